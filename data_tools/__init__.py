@@ -1,0 +1,1 @@
+"""Record the features of a network while it trains, and read recordings."""

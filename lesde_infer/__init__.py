@@ -1,0 +1,1 @@
+"""Infer local elasticity from recordings of neural network training."""
