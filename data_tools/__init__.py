@@ -1,1 +1,33 @@
-"""Record the features of a network while it trains, and read recordings."""
+"""Record the features of a network while it trains, and read recordings.
+
+Names are imported when first used, so that reading recordings needs neither PyTorch nor JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_tools.errors import InputError
+    from data_tools.recorder import FeatureRecorder
+    from data_tools.recording import Recording
+    from data_tools.recording_writer import RecordingWriter, write_recording
+
+__all__ = ["FeatureRecorder", "InputError", "Recording", "RecordingWriter", "write_recording"]
+
+_HOMES = {
+    "FeatureRecorder": "data_tools.recorder",
+    "InputError": "data_tools.errors",
+    "Recording": "data_tools.recording",
+    "RecordingWriter": "data_tools.recording_writer",
+    "write_recording": "data_tools.recording_writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'data_tools' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,46 @@
+"""Make new files that appear complete or not at all, and never overwrite by accident."""
+
+import os
+import uuid
+from pathlib import Path
+
+from data_tools.errors import InputError
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Check that a new file may be made at a path.
+
+    Raises
+    ------
+    InputError
+        If it exists and may not be replaced, or its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already; choose another name, or replace it with --force (force=True)")
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return an unused name in the same folder, from where a file can be moved to `path` in one step."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def move_into_place(temporary: Path, path: Path, force: bool) -> None:
+    """Give a finished file its name in one step.
+
+    Raises
+    ------
+    InputError
+        If a file of that name has appeared meanwhile and may not be replaced.
+    """
+    if force:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        refuse_existing(path, force)
+    temporary.unlink()

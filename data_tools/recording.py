@@ -1,0 +1,326 @@
+"""Read recordings: features of a fixed set of samples, taken again and again while a network trains."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from data_tools.errors import InputError
+from data_tools.recording_schema import (
+    FORMAT,
+    RESERVED_ATTRIBUTES,
+    VERSION,
+    AttributeValue,
+    as_integer_labels,
+    check_labels,
+    check_steps,
+    decode_name,
+)
+from data_tools.untrusted_hdf5 import check_contents, open_untrusted, read_attributes
+
+
+class RecordArray:
+    """An array in a file, read record by record as it is indexed.
+
+    Supports ``array[i]``, ``array[i:j]``, ``array[[i, j]]`` and further indices after the first, all of which read only
+    what they name and return a NumPy array. What a killed writer left half done is cut off.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Records first.
+    dtype : numpy.dtype
+        As stored.
+    """
+
+    def __init__(self, dataset: Any, n_records: int, path: Path) -> None:
+        self._dataset = dataset
+        self._path = path
+        self.shape: tuple[int, ...] = (n_records, *dataset.shape[1:])
+        self.dtype: np.dtype[Any] = dataset.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, rest = slice(None), [Ellipsis, *rest]
+        # Negative, boolean and out-of-bounds indices are NumPy's to resolve.
+        records = np.arange(len(self))[first if isinstance(first, slice) else np.asarray(first)]
+        try:
+            if records.ndim == 0:
+                return self._dataset[(int(records), *rest)]
+            if isinstance(first, slice) and (first.step is None or first.step > 0):
+                return self._dataset[(slice(*first.indices(len(self))), *rest)]
+            # HDF5 reads each record once, in rising order.
+            unique, inverse = np.unique(records, return_inverse=True)
+            return self._dataset[(unique, *rest)][inverse]
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: {self._dataset.name} is damaged and cannot be read; copy it again"
+            ) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype, copy=copy)
+
+
+@dataclass(frozen=True)
+class RecordedClassifier:
+    """The last linear layer at every record: logits = features · weightᵀ + bias.
+
+    Attributes
+    ----------
+    weight : RecordArray
+        (T, K, p).
+    bias : RecordArray
+        (T, K).
+    layer : str or None
+        The recorded layer that feeds it, where that is recorded.
+    """
+
+    weight: RecordArray
+    bias: RecordArray
+    layer: str | None
+
+
+class Recording:
+    """A recording on disk; its features are read lazily.
+
+    Opening checks the whole structure (see `data_tools.recording_schema` for the format) and reads only what is small.
+    A recording can be read while it is being made, and after its writer was killed: it then ends with the last record
+    that was completed. Use it as a context manager, or call `close`.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    steps : (T,) int64
+        Optimizer steps done at each record, strictly increasing.
+    time : (T,) float64
+        The same as a time: optimizer steps, or the cumulative learning rate.
+    labels, given_labels : (n,) int64
+        What each sample is, and what it is trained as.
+    n_records, n_samples, n_classes : int
+        T, n and K.
+    layers : list of str
+        Recorded layers.
+    logits : str or None
+        The layer that holds the logits.
+    classifier : RecordedClassifier or None
+        Weight and bias of the last layer at every record.
+    scalars : dict of str to (T,) float64
+        Losses, learning rates and the like.
+    provenance : dict
+        Where the recording comes from: versions, model, optimizer, seed, …
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not a recording, is damaged, is unsafe to read, has no records, or has labels or
+        steps that cannot be right.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = open_untrusted(self.path)
+        try:
+            self._read_structure()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_structure(self) -> None:
+        attributes = self._check_version()
+        check_contents(self._file, self.path)
+        # The counter is read first: a live writer may add records behind it meanwhile, which are then not looked at.
+        committed = int(self._dataset("/committed", ())[()]) if "committed" in self._file else None
+        labels = self._dataset("/labels", (None,))
+        self.labels: Int[np.ndarray, " sample"] = as_integer_labels(labels[:], f"{self.path}:/labels")
+        self.n_samples = self.labels.size
+        given = self._dataset("/given_labels", (self.n_samples,)) if "given_labels" in self._file else labels
+        self.given_labels: Int[np.ndarray, " sample"] = as_integer_labels(given[:], f"{self.path}:/given_labels")
+
+        growing = {"/step": self._dataset("/step", (None,)), "/time": self._dataset("/time", (None,))}
+        features = self._children("features")
+        if not features:
+            raise InputError(f"{self.path}: /features holds no layer; record at least one")
+        for name in features:
+            growing[f"/features/{name}"] = self._dataset(f"/features/{name}", (None, self.n_samples, None))
+        for name in self._children("scalars"):
+            growing[f"/scalars/{name}"] = self._dataset(f"/scalars/{name}", (None,))
+        if "classifier" in self._file:
+            growing["/classifier/weight"] = weight = self._dataset("/classifier/weight", (None, None, None))
+            growing["/classifier/bias"] = self._dataset("/classifier/bias", (None, weight.shape[1]))
+        self.n_records = self._count_records(growing, committed)
+
+        arrays = {name: RecordArray(dataset, self.n_records, self.path) for name, dataset in growing.items()}
+        self.steps: Int[np.ndarray, " time"] = as_integer_labels(arrays["/step"][:], f"{self.path}:/step")
+        check_steps(self.steps, f"{self.path}:/step")
+        self.time: Float[np.ndarray, " time"] = arrays["/time"][:].astype(np.float64)
+        self._features = {decode_name(name): arrays[f"/features/{name}"] for name in features}
+        self.layers = list(self._features)
+        self.logits = self._layer_attribute(attributes.get("logits_layer"), "logits_layer of /")
+        n_outputs = self._features[self.logits].shape[2] if self.logits is not None else None
+        self.n_classes = check_labels(self.labels, self.given_labels, f"{self.path}:", n_outputs)
+        self.classifier = self._read_classifier(arrays)
+        self.scalars: dict[str, Float[np.ndarray, " time"]] = {
+            decode_name(name.removeprefix("/scalars/")): array[:].astype(np.float64)
+            for name, array in arrays.items()
+            if name.startswith("/scalars/")
+        }
+        self.provenance: dict[str, AttributeValue] = {
+            name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES
+        }
+
+    def _check_version(self) -> dict[str, AttributeValue]:
+        attributes = read_attributes(self._file, self.path)
+        if attributes.get("format") != FORMAT:
+            raise InputError(
+                f"{self.path}: an HDF5 file, but not a recording (its root lacks format={FORMAT!r}); "
+                "make one with write_recording"
+            )
+        if attributes.get("version") != VERSION:
+            raise InputError(
+                f"{self.path}: recording format version {attributes.get('version')}, but this program reads version "
+                f"{VERSION}; install the version of lesde-infer that wrote it"
+            )
+        return attributes
+
+    def _dataset(self, where: str, expected: tuple[int | None, ...]) -> Any:
+        """Return a dataset of numbers of the expected shape; None stands for any length."""
+        node = self._file.get(where)
+        if node is None:
+            raise InputError(f"{self.path}: {where} is missing; the file was not written by this program or is damaged")
+        if self._file.swmr_mode and hasattr(node, "refresh"):
+            node.refresh()  # a live writer may have added records since the file was opened
+        shape = getattr(node, "shape", None)
+        if shape is None:
+            raise InputError(f"{self.path}: {where} is a group, expected a dataset")
+        fits = len(shape) == len(expected) and all(
+            want is None or want == have for want, have in zip(expected, shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if length is None else str(length) for length in expected)
+            raise InputError(f"{self.path}: {where} has shape {shape}, expected ({wanted})")
+        allowed = "iu" if where in {"/step", "/labels", "/given_labels", "/committed"} else "f"
+        if node.dtype.kind not in allowed:
+            kind = "whole numbers" if allowed == "iu" else "floating-point numbers"
+            raise InputError(f"{self.path}: {where} has type {node.dtype}, expected {kind}")
+        return node
+
+    def _children(self, group: str) -> list[str]:
+        node = self._file.get(group)
+        if node is None:
+            return []
+        if not hasattr(node, "keys"):
+            raise InputError(f"{self.path}: /{group} is a dataset, expected a group")
+        return list(node.keys())
+
+    def _count_records(self, growing: dict[str, Any], committed: int | None) -> int:
+        shortest = min(growing, key=lambda where: growing[where].shape[0])
+        available = int(growing[shortest].shape[0])
+        if committed is not None and not 0 <= committed <= available:
+            raise InputError(
+                f"{self.path}: /committed counts {committed} records but {shortest} holds {available}; copy it again"
+            )
+        n_records = available if committed is None else committed
+        if n_records == 0:
+            raise InputError(f"{self.path}: holds no records; record at least one step")
+        return n_records
+
+    def _layer_attribute(self, name: AttributeValue | None, where: str) -> str | None:
+        if name is not None and name not in self._features:
+            raise InputError(
+                f"{self.path}: attribute {where} names {name!r}, but recorded are {', '.join(self._features)}"
+            )
+        return None if name is None else str(name)
+
+    def _read_classifier(self, arrays: dict[str, RecordArray]) -> RecordedClassifier | None:
+        if "/classifier/weight" not in arrays:
+            return None
+        attributes = read_attributes(self._file["classifier"], self.path)
+        layer = self._layer_attribute(attributes.get("classifier_layer"), "classifier_layer of /classifier")
+        weight, bias = arrays["/classifier/weight"], arrays["/classifier/bias"]
+        width = self._features[layer].shape[2] if layer is not None else weight.shape[2]
+        if weight.shape[1:] != (self.n_classes, width):
+            raise InputError(
+                f"{self.path}: /classifier/weight has shape {weight.shape}, "
+                f"expected (any, {self.n_classes}, {width}) for {self.n_classes} classes"
+            )
+        return RecordedClassifier(weight, bias, layer)
+
+    def features(self, layer: str) -> RecordArray:
+        """Return the features of a layer, (T, n, p), read as they are indexed.
+
+        Parameters
+        ----------
+        layer
+            One of `layers`.
+
+        Raises
+        ------
+        InputError
+            If the layer was not recorded; the message lists those that were.
+        """
+        if layer not in self._features:
+            raise InputError(f"{self.path}: layer {layer!r} was not recorded; choose one of {', '.join(self.layers)}")
+        return self._features[layer]
+
+    def check_finite(self, layer: str, until: int | None = None) -> None:
+        """Read the features of a layer once and refuse those that no model can be fitted to.
+
+        Parameters
+        ----------
+        layer
+            One of `layers`.
+        until
+            Look at records up to this step only.
+
+        Raises
+        ------
+        InputError
+            At the first record with values that are infinite or not a number, naming the last step before it; or if no
+            feature changes in any record; or if there is no record up to `until`.
+        """
+        features = self.features(layer)
+        n_records = self.n_records if until is None else int(np.searchsorted(self.steps, until, side="right"))
+        if n_records == 0:
+            raise InputError(f"{self.path}: no record up to step {until}; the first is at step {self.steps[0]}")
+        start, changed = features[0], False
+        for record in range(n_records):
+            values = features[record]
+            count = values.size - np.count_nonzero(np.isfinite(values))
+            if count:
+                mend = f"fit what comes before with --until {self.steps[record - 1]}" if record else "train again"
+                raise InputError(
+                    f"{self.path}: layer {layer} holds {count} values that are infinite or not a number "
+                    f"at step {self.steps[record]}; {mend}"
+                )
+            changed = changed or not np.array_equal(values, start)
+        if n_records > 1 and not changed:
+            raise InputError(
+                f"{self.path}: layer {layer} is the same at every record, so nothing was learned that could be "
+                "analysed; check that the optimizer updates this layer"
+            )
+
+    def close(self) -> None:
+        """Close the file; what was read stays usable."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,84 @@
+"""What is fixed over a recording: samples, layers, and what else goes with every record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy.typing import DTypeLike
+
+from data_tools.errors import InputError
+from data_tools.recording_schema import check_labels, encode_name
+
+FEATURE_TYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """Width p and floating-point type of the features of one layer."""
+
+    width: int
+    dtype: DTypeLike = np.float32
+
+
+@dataclass(frozen=True)
+class RecordingLayout:
+    """All that is fixed over a recording.
+
+    Attributes
+    ----------
+    labels, given_labels
+        Class of each recorded sample: what it is, and what it is trained as.
+    layers
+        Width and type of every recorded layer.
+    logits
+        The layer that holds the logits, if any.
+    classifier_width
+        Number of inputs of the last linear layer, if its weight and bias are recorded; it has K outputs.
+    classifier_layer
+        The recorded layer that feeds it, if any.
+    scalars
+        Names of the numbers recorded with every record.
+    n_classes
+        K, found from the labels and the width of the logits.
+    classifier_dtype
+        float64 if any layer is, else float32.
+
+    Raises
+    ------
+    InputError
+        If names, widths or labels contradict each other.
+    """
+
+    labels: Int[np.ndarray, " sample"]
+    given_labels: Int[np.ndarray, " sample"]
+    layers: Mapping[str, LayerLayout]
+    logits: str | None = None
+    classifier_width: int | None = None
+    classifier_layer: str | None = None
+    scalars: Sequence[str] = ()
+    n_classes: int = field(init=False)
+    classifier_dtype: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise InputError("no layer to record; name at least one")
+        for name, layer in self.layers.items():
+            encode_name(name)
+            if np.dtype(layer.dtype) not in FEATURE_TYPES:
+                raise InputError(f"layer {name}: type {layer.dtype} cannot be stored; use float16, float32 or float64")
+            if layer.width < 1:
+                raise InputError(f"layer {name}: has no features; record another layer")
+        for special in (self.logits, self.classifier_layer):
+            if special is not None and special not in self.layers:
+                raise InputError(f"layer {special!r} is not among those recorded: {', '.join(self.layers)}")
+        n_outputs = self.layers[self.logits].width if self.logits is not None else None
+        object.__setattr__(self, "n_classes", check_labels(self.labels, self.given_labels, "", n_outputs))
+        precise = any(np.dtype(layer.dtype) == np.float64 for layer in self.layers.values())
+        object.__setattr__(self, "classifier_dtype", np.dtype(np.float64 if precise else np.float32))
+        if self.classifier_layer is not None and self.classifier_width != self.layers[self.classifier_layer].width:
+            raise InputError(
+                f"the classifier takes {self.classifier_width} inputs but layer {self.classifier_layer} has "
+                f"{self.layers[self.classifier_layer].width} features; name the layer that feeds it"
+            )

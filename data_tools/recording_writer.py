@@ -1,0 +1,339 @@
+"""Write recordings so that they stay readable whatever happens to the writer.
+
+All datasets are created first, then HDF5's single-writer mode is switched on, every record is flushed, and the counter
+``/committed`` is written last. A killed writer thus leaves every committed record readable. New files are created under
+a name of their own and moved into place, since opening an existing HDF5 file for writing destroys it even where the
+opening then fails.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, DTypeLike
+
+from data_tools.errors import InputError
+from data_tools.new_file import move_into_place, refuse_existing, temporary_beside
+from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout
+from data_tools.recording_schema import (
+    FORMAT,
+    VERSION,
+    AttributeValue,
+    as_integer_labels,
+    check_provenance,
+    check_steps,
+    encode_name,
+)
+
+_LARGEST_CHUNK = 2**20  # bytes; HDF5's default cache holds one chunk of this size
+_SPACE_KEPT_FREE = 16 * 2**20  # bytes
+
+
+class RecordingWriter:
+    """Append records to a new file; each is safe on disk when `append` returns.
+
+    Parameters
+    ----------
+    path
+        File to make.
+    layout
+        What is recorded.
+    provenance
+        Text and numbers to keep with the recording.
+    force
+        Replace an existing file. Without it, one is never touched.
+
+    Raises
+    ------
+    InputError
+        If the file exists or its folder does not.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        layout: RecordingLayout,
+        *,
+        provenance: Mapping[str, object] | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.layout = layout
+        self.n_records = 0
+        self._last_step: int | None = None
+        self._process = os.getpid()
+        attributes = check_provenance(provenance or {})
+        refuse_existing(self.path, force)
+        temporary = temporary_beside(self.path)
+        try:
+            self._file = h5py.File(temporary, "x", libver="latest")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({' '.join(str(error).split())})") from error
+        try:
+            self._create(attributes)
+            self._file.swmr_mode = True
+            move_into_place(temporary, self.path, force)
+        except BaseException:
+            self._file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _create(self, attributes: Mapping[str, AttributeValue]) -> None:
+        layout, file = self.layout, self._file
+        n_samples = layout.labels.size
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        file.attrs.update({"created": now, **attributes, "format": FORMAT, "version": VERSION})
+        # Single-writer mode allows no new attributes, only new values of the same size.
+        file.attrs.create("closed", np.bytes_(" " * len(now)))
+        if layout.logits is not None:
+            file.attrs["logits_layer"] = layout.logits
+        file["labels"] = layout.labels
+        file["given_labels"] = layout.given_labels
+        self._growing: dict[str, Any] = {}
+        self._add("step", (), np.int64)
+        self._add("time", (), np.float64)
+        file.create_group("features", track_order=True)  # layers are read back in the order in which they were named
+        for name, layer in layout.layers.items():
+            self._add(f"features/{encode_name(name)}", (n_samples, layer.width), layer.dtype)
+        if layout.classifier_width is not None:
+            self._add("classifier/weight", (layout.n_classes, layout.classifier_width), layout.classifier_dtype)
+            self._add("classifier/bias", (layout.n_classes,), layout.classifier_dtype)
+            if layout.classifier_layer is not None:
+                file["classifier"].attrs["classifier_layer"] = layout.classifier_layer
+        for name in layout.scalars:
+            self._add(f"scalars/{encode_name(name)}", (), np.float64)
+        self._committed = file.create_dataset("committed", data=np.int64(0))
+        self._record_bytes = sum(d.dtype.itemsize * int(np.prod(d.shape[1:])) for d in self._growing.values())
+
+    def _add(self, where: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        chunks = _chunk_shape(shape, np.dtype(dtype).itemsize)
+        self._growing[where] = self._file.create_dataset(
+            where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunks
+        )
+
+    def append(
+        self,
+        step: int,
+        features: Mapping[str, Float[np.ndarray, "sample _"]],
+        *,
+        time: float | None = None,
+        classifier: tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None = None,
+        scalars: Mapping[str, float] | None = None,
+        commit: bool = True,
+    ) -> None:
+        """Add a record.
+
+        Parameters
+        ----------
+        step
+            Optimizer steps done so far, more than at the record before.
+        features
+            For each layer of the layout, its features of all samples, (n, p).
+        time
+            The step as a time; by default the step itself.
+        classifier
+            Weight (K, p) and bias (K,) of the last layer, if the layout has them.
+        scalars
+            A number for each name in the layout.
+        commit
+            Flush at once. Otherwise the record is safe only after the next `commit`.
+
+        Raises
+        ------
+        InputError
+            If something is missing or has another shape than the layout says, the step does not increase, the disk is
+            full, or the process was forked after the file was opened.
+        """
+        if os.getpid() != self._process:
+            raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
+        if self._last_step is not None:
+            check_steps(np.asarray([self._last_step, step]), f"{self.path}:/step")
+        values: dict[str, Any] = {"step": step, "time": float(step if time is None else time)}
+        values |= {f"features/{encode_name(name)}": array for name, array in features.items()}
+        values |= {f"scalars/{encode_name(name)}": value for name, value in (scalars or {}).items()}
+        if classifier is not None:
+            values["classifier/weight"], values["classifier/bias"] = classifier
+        if values.keys() != self._growing.keys():
+            odd = ", ".join(sorted(values.keys() ^ self._growing.keys()))
+            raise InputError(f"{self.path}: every record must hold the same things, but at step {step} differ: {odd}")
+        for where, value in values.items():
+            expected = self._growing[where].shape[1:]
+            if np.shape(value) != expected:
+                raise InputError(
+                    f"{self.path}: /{where} has shape {np.shape(value)} at step {step}, expected {expected} as before"
+                )
+        self._check_space()
+        for where, value in values.items():
+            dataset = self._growing[where]
+            dataset.resize(self.n_records + 1, axis=0)
+            dataset[self.n_records] = value
+        self.n_records += 1
+        self._last_step = step
+        if commit:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make all records so far safe: flush them, then the counter that says how many there are."""
+        self._file.flush()
+        self._committed[()] = self.n_records
+        self._file.flush()
+
+    def _check_space(self) -> None:
+        # HDF5 crashes the interpreter when a write fails for want of space, so it must not come to that.
+        needed = 2 * self._record_bytes + _SPACE_KEPT_FREE
+        if shutil.disk_usage(self.path.parent).free < needed:
+            raise InputError(
+                f"{self.path}: the disk is full after {self.n_records} records, which are safe; make room, record less "
+                "often or fewer layers"
+            )
+
+    def close(self) -> None:
+        """Commit and close the file; closing again does nothing."""
+        if self._file.id.valid and os.getpid() == self._process:
+            self.commit()
+            self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_recording(
+    path: str | os.PathLike[str],
+    steps: ArrayLike,
+    labels: ArrayLike,
+    features: Mapping[str, Any],
+    *,
+    logits: str | None = None,
+    given_labels: ArrayLike | None = None,
+    classifier: tuple[Any, Any] | tuple[Any, Any, str] | None = None,
+    scalars: Mapping[str, ArrayLike] | None = None,
+    time: ArrayLike | None = None,
+    provenance: Mapping[str, object] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write a whole recording at once; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    path
+        File to make.
+    steps
+        (T,) whole numbers, strictly increasing: optimizer steps done at each record.
+    labels
+        (n,) class of each sample, 0 … K − 1.
+    features
+        For each layer an array (T, n, p) of NumPy, or anything that is indexed by record, such as a dataset of h5py.
+    logits
+        The layer that holds the logits, if any.
+    given_labels
+        (n,) what each sample is trained as; by default its label.
+    classifier
+        Weight (T, K, p) and bias (T, K) of the last linear layer, and, if it is recorded, the layer that feeds it.
+    scalars
+        Numbers by name, each (T,).
+    time
+        (T,) the steps as a time; by default the steps themselves.
+    provenance
+        Text and numbers to keep with the recording.
+    force
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        If something has the wrong shape or contradicts something else, or the file exists.
+    """
+    path = Path(path)
+    refuse_existing(path, force)
+    steps_array = as_integer_labels(steps, "steps")
+    check_steps(steps_array, "steps")
+    labels_array = as_integer_labels(labels, "labels")
+    given_array = labels_array if given_labels is None else as_integer_labels(given_labels, "given_labels")
+    layers = {name: _layer_layout(name, array, steps_array.size, labels_array.size) for name, array in features.items()}
+    numbers = {name: _per_record(values, f"scalars {name}", steps_array) for name, values in (scalars or {}).items()}
+    times = steps_array.astype(np.float64) if time is None else _per_record(time, "time", steps_array)
+    weight, bias = (None, None) if classifier is None else classifier[:2]
+    layout = RecordingLayout(
+        labels_array,
+        given_array,
+        layers,
+        logits=logits,
+        classifier_width=None if weight is None else _classifier_width(weight, bias, steps_array.size),
+        classifier_layer=classifier[2] if classifier is not None and len(classifier) == 3 else None,
+        scalars=tuple(numbers),
+    )
+    temporary = temporary_beside(path)
+    try:
+        with RecordingWriter(temporary, layout, provenance=provenance) as writer:
+            for record, step in enumerate(steps_array):
+                writer.append(
+                    int(step),
+                    {name: np.asarray(array[record]) for name, array in features.items()},
+                    time=float(times[record]),
+                    classifier=None if weight is None or bias is None else (weight[record], bias[record]),
+                    scalars={name: float(values[record]) for name, values in numbers.items()},
+                    commit=False,
+                )
+        move_into_place(temporary, path, force)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of one record, split along samples, then features, to stay below the size of HDF5's cache."""
+    if not shape:
+        return (1024,)  # numbers: one chunk holds many records
+    chunk, room = [1], max(1, _LARGEST_CHUNK // itemsize)
+    for axis, length in enumerate(shape):
+        inner = int(np.prod(shape[axis + 1 :]))
+        chunk.append(max(1, min(length, room // inner)))
+        room = max(1, room // chunk[-1])
+    return tuple(chunk)
+
+
+def _layer_layout(name: str, array: Any, n_records: int, n_samples: int) -> LayerLayout:
+    shape = tuple(np.shape(array)) if not hasattr(array, "shape") else tuple(array.shape)
+    if len(shape) != 3 or shape[:2] != (n_records, n_samples):
+        raise InputError(
+            f"features of layer {name} have shape {shape}, expected ({n_records}, {n_samples}, any): "
+            "records, samples, features"
+        )
+    dtype = np.dtype(getattr(array, "dtype", np.float64))
+    if dtype.kind not in "biuf":
+        raise InputError(f"features of layer {name} have type {dtype}, expected numbers")
+    return LayerLayout(shape[2], dtype if dtype in FEATURE_TYPES else np.dtype(np.float64))
+
+
+def _per_record(values: ArrayLike, what: str, steps: Int[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != steps.shape:
+        raise InputError(f"{what} has shape {array.shape}, expected {steps.shape}: one number per record")
+    return array
+
+
+def _classifier_width(weight: Any, bias: Any, n_records: int) -> int:
+    if np.ndim(weight) != 3 or np.ndim(bias) != 2 or not len(weight) == len(bias) == n_records:
+        raise InputError(
+            f"classifier has weight {np.shape(weight)} and bias {np.shape(bias)}, expected "
+            f"({n_records}, classes, features) and ({n_records}, classes)"
+        )
+    return int(np.shape(weight)[2])
