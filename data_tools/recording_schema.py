@@ -147,8 +147,9 @@ def as_integer_labels(labels: object, what: str) -> Int[np.ndarray, " sample"]:
 
 def as_attribute(value: object) -> AttributeValue:
     """Convert a provenance value to text or a number: sequences become their items joined by commas."""
-    if isinstance(value, str | bool | int | float):
-        return value
+    for plain in (str, bool, int, float):
+        if isinstance(value, plain):
+            return plain(value)  # also turns subclasses, such as PyTorch's version, into what HDF5 knows
     if isinstance(value, np.generic):
         return as_attribute(value.item())
     if isinstance(value, Sequence):
