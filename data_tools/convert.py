@@ -1,0 +1,102 @@
+"""Turn other formats into recordings."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import InputError
+from data_tools.recording_writer import write_recording
+
+_REQUIRED = ("step", "logits", "y_true")
+# Names in the archive, and what the recorder and the experiments call the same.
+_SCALARS = {"train_loss": "loss", "val_loss": "validation_loss", "val_acc": "validation_accuracy"}
+_PROVENANCE = {"lr": "lr", "momentum": "momentum", "p_err": "label_noise"}
+_HIDDEN_LAYER = "fc2"
+
+
+def recording_from_npz(
+    npz_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    force: bool = False,
+    layer: str = "fc3",
+) -> Path:
+    """Convert a NumPy archive of logits to a recording.
+
+    Parameters
+    ----------
+    npz_path
+        Archive with ``step`` (T,), ``logits`` (T, n, K) and ``y_true`` (n,); optionally ``y_given`` (n,), the last
+        layer ``W`` (T, K, p) and ``b`` (T, K), the features ``penultimate`` (T, n, p) that feed it, the curves
+        ``train_loss``, ``val_loss`` and ``val_acc`` (T,), and the numbers ``lr``, ``momentum`` and ``p_err``. Other
+        keys are ignored. Archives that need pickle are refused, as loading them can run any code.
+    out
+        Recording to make.
+    force
+        Replace an existing file.
+    layer
+        What to call the layer of the logits; ``penultimate`` becomes ``fc2``.
+
+    Returns
+    -------
+    pathlib.Path
+        `out`.
+
+    Raises
+    ------
+    InputError
+        If the archive cannot be read, lacks a key, or holds arrays that contradict each other.
+    """
+    source = Path(npz_path)
+    arrays = _read_archive(source)
+    missing = [key for key in _REQUIRED if key not in arrays]
+    if missing:
+        raise InputError(f"{source}: lacks {', '.join(missing)}; an archive needs {', '.join(_REQUIRED)}")
+    if ("W" in arrays) != ("b" in arrays):
+        raise InputError(f"{source}: has only one of W and b; give both, or neither")
+    features = {layer: arrays["logits"]}
+    if "penultimate" in arrays:
+        if layer == _HIDDEN_LAYER:
+            raise InputError(f"layer {layer!r} is what `penultimate` is called; choose another name for the logits")
+        features = {_HIDDEN_LAYER: arrays["penultimate"], **features}
+    classifier: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, str] | None = None
+    if "W" in arrays:
+        classifier = (arrays["W"], arrays["b"])
+        if "penultimate" in arrays:
+            classifier = (*classifier, _HIDDEN_LAYER)
+    try:
+        return write_recording(
+            out,
+            arrays["step"],
+            arrays["y_true"],
+            features,
+            logits=layer,
+            given_labels=arrays.get("y_given"),
+            classifier=classifier,
+            scalars={name: arrays[key] for key, name in _SCALARS.items() if key in arrays},
+            provenance={
+                "converted_from": source.name,
+                **{name: arrays[key].item() for key, name in _PROVENANCE.items() if key in arrays},
+            },
+            force=force,
+        )
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def _read_archive(source: Path) -> dict[str, np.ndarray]:
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; check the name")
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{source}: a single array, expected an archive (.npz) of named arrays")
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{source}: not a readable archive of plain arrays ({reason}); save it with numpy.savez"
+        ) from error
