@@ -1,0 +1,337 @@
+"""Simulate records of the LE-SDE sample by sample, for every posterior draw of its rates.
+
+With D_k the drift of the mean m_k of class k (`lesde_infer.integrators`), sample i of class g drifts by
+
+    dx_i = D_g dt + κ (x_i − m_g) dt + σ_g dB + σ_c (dB_g − mean_k dB_k) + σ_i (dW_i − class mean of dW).
+
+The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
+contrasts between class means, the third only deviations from them. In each interval between two records a
+stratum's increment is multivariate Student-t: all its components share one factor √(ν/χ²_ν).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from data_tools.errors import InputError
+from lesde_infer._jax import jax, jnp
+from lesde_infer.impacts import Impact
+from lesde_infer.integrators import Classes, Readout, growth, isotropic_means, residual_means, simplex_means
+from lesde_infer.interval_rates import IntervalRates
+
+WORKING_BYTES = 256 * 2**20
+# Arrays as large as the features or the logits of one record that a draw needs at the same time.
+WORKING_COPIES = 8
+
+
+class _DrawRates(NamedTuple):
+    """Rates γ, g, κ and noise of the three strata, Student-t factors included, of one draw or of a batch of them."""
+
+    drift: Float[Array, "*draw rate interval"]
+    sd: Float[Array, "*draw stratum interval"]
+
+
+def simulate_records(
+    first_features: Float[np.ndarray, "sample feature"],
+    groups: Int[np.ndarray, "sample"],
+    given_labels: Int[np.ndarray, "sample"],
+    interval_lengths: Float[np.ndarray, "interval"],
+    rates: IntervalRates,
+    impact: Impact,
+    *,
+    seed: int,
+    keep: Int[np.ndarray, "kept"],
+    n_classes: int,
+    classifier: tuple[Float[np.ndarray, "time class_ feature"], Float[np.ndarray, "time class_"]] | None = None,
+    substeps: int = 1,
+    noise: bool = True,
+) -> Float[np.ndarray, "draw kept sample feature"]:
+    """Simulate the samples' features from their first record on, under each draw of the rates.
+
+    Parameters
+    ----------
+    first_features
+        Features at record 0, where every draw starts.
+    groups
+        Class of each sample, 0 to K − 1; each class needs a sample.
+    given_labels
+        What each sample is trained as, 0 to K − 1; used by the residual impact R alone.
+    interval_lengths
+        Positive lengths of the T − 1 intervals between records, in the unit of time of the rates.
+    rates
+        Rates and noise of every draw and interval.
+    impact
+        `I` (class means), `L` (along e_k − 1/K; features are K logits) or `R` (residuals of the softmax).
+    seed
+        Draw d and interval t use the key of the seed with d and t folded in: a draw does not depend on how
+        many others there are, nor on which records are kept.
+    keep
+        Indices, from 0 to T − 1, of the records to return, in this order.
+    n_classes
+        Number K of classes.
+    classifier
+        Weights and biases, at every record, of the linear classifier on these features, for impact R on a
+        hidden layer; those at an interval's start are used. None if the features are the logits.
+    substeps
+        Steps per interval of the integrator of impact R, which is of first order; `I` and `L` are exact.
+    noise
+        False gives the LE-ODE, the drift without its noise.
+
+    Returns
+    -------
+    Float[np.ndarray, "draw kept sample feature"]
+        Kept records. A record that left the range of double precision is all NaN.
+
+    Raises
+    ------
+    InputError
+        Where shapes, labels, intervals or kept records do not fit together.
+
+    Notes
+    -----
+    Draws are simulated in batches whose working memory, kept records included, stays below 256 MiB
+    (or that of one draw, if larger), besides the returned array.
+    """
+    first = np.asarray(first_features, dtype=np.float64)
+    lengths = np.asarray(interval_lengths, dtype=np.float64)
+    kept = np.asarray(keep)
+    _check_samples(first, groups, given_labels, n_classes)
+    _check_intervals(lengths, rates, kept)
+    if seed < 0:
+        raise InputError(f"seed is {seed}; give a whole number from 0 on")
+    if substeps < 1:
+        raise InputError(f"substeps is {substeps}; give at least 1")
+    if impact == "L" and first.shape[1] != n_classes:
+        raise InputError(f"impact L is for {n_classes} logits, but there are {first.shape[1]} features; use R or I")
+    readouts = _readouts(first, lengths, n_classes, classifier) if impact == "R" else None
+    records, order = np.unique(kept, return_inverse=True)
+    run = partial(
+        _run_batch,
+        first=jnp.asarray(first),
+        classes=_classes(groups, given_labels, n_classes),
+        lengths=jnp.asarray(lengths),
+        readouts=readouts,
+        records=jnp.asarray(records),
+        key=jax.random.key(seed),
+        impact=impact,
+        substeps=substeps if impact == "R" else 1,
+        noise=noise,
+    )
+    simulated = np.empty((rates.n_draws, len(records), *first.shape))
+    for draws in _batches(rates.n_draws, len(records), first.shape, n_classes):
+        simulated[draws] = run(jnp.asarray(draws), _batch_rates(rates, draws, seed))
+    simulated[~np.isfinite(simulated).all(axis=(2, 3))] = np.nan
+    return simulated if np.array_equal(records, kept) else simulated[:, order]
+
+
+def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int) -> _DrawRates:
+    """Collect what a batch of draws needs, and draw the Student-t factors of its noise."""
+    drift = [rates.gamma, rates.global_rate, rates.kappa]
+    sd = np.stack([rates.global_sd, rates.class_sd, rates.individual_sd], axis=1)[draws]
+    dof = np.stack([rates.global_dof, rates.class_dof, rates.individual_dof], axis=1)[draws]
+    scales = sd * _student_factors(seed, draws, dof, rates.n_intervals)
+    return _DrawRates(jnp.asarray(np.stack(drift, axis=1)[draws]), jnp.asarray(scales))
+
+
+def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
+    """Split draws into batches of one size, so that one compilation serves; the last one may repeat draws."""
+    n_samples, n_features = shape
+    floats = n_samples * (n_features * (n_records + WORKING_COPIES) + n_classes * WORKING_COPIES)
+    n_batches = -(-n_draws // max(1, WORKING_BYTES // (8 * floats)))
+    size = -(-n_draws // n_batches)
+    return [np.minimum(np.arange(start, start + size), n_draws - 1) for start in range(0, n_draws, size)]
+
+
+@partial(jax.jit, static_argnames=("impact", "substeps", "noise"))
+def _run_batch(
+    draws: Int[Array, "draw"],
+    rates: _DrawRates,
+    *,
+    first: Float[Array, "sample feature"],
+    classes: Classes,
+    lengths: Float[Array, "interval"],
+    readouts: Readout | None,
+    records: Int[Array, "kept"],
+    key: PRNGKeyArray,
+    impact: Impact,
+    substeps: int,
+    noise: bool,
+) -> Float[Array, "draw kept sample feature"]:
+    """Simulate a batch of draws; `records` ascend, and intervals after the last are not simulated."""
+    simulate_draw = partial(
+        _run_draw,
+        first=first,
+        classes=classes,
+        lengths=lengths,
+        readouts=readouts,
+        records=records,
+        impact=impact,
+        substeps=substeps,
+        noise=noise,
+    )
+    return jax.vmap(lambda draw, own: simulate_draw(jax.random.fold_in(key, draw), own))(draws, rates)
+
+
+def _run_draw(
+    key: PRNGKeyArray,
+    rates: _DrawRates,
+    *,
+    first: Float[Array, "sample feature"],
+    classes: Classes,
+    lengths: Float[Array, "interval"],
+    readouts: Readout | None,
+    records: Int[Array, "kept"],
+    impact: Impact,
+    substeps: int,
+    noise: bool,
+) -> Float[Array, "kept sample feature"]:
+    """Simulate one draw, as class means and deviations from them, which the strata keep apart."""
+    State = tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]
+
+    def one_interval(interval: Int[Array, ""], state: State) -> State:
+        means, deviations = state
+        gamma, global_rate, kappa = rates.drift[:, interval]
+        length = lengths[interval]
+        if impact == "I":
+            moved = isotropic_means(means, gamma, global_rate, length)
+        elif impact == "L":
+            moved = simplex_means(means, gamma, global_rate, length)
+        else:
+            readout = jax.tree.map(lambda part: part[interval], readouts)
+            moved = residual_means(
+                means,
+                deviations,
+                gamma,
+                global_rate,
+                kappa,
+                length,
+                readout=readout,
+                classes=classes,
+                substeps=substeps,
+            )
+        stretched = growth(kappa * length) * deviations
+        if not noise:
+            return moved, stretched
+        interval_key = jax.random.fold_in(key, interval)
+        class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], classes, first.shape[1])
+        return moved + class_noise, stretched + individual_noise
+
+    def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
+        reached, moving = state
+        means, deviations = jax.lax.fori_loop(reached, record, one_interval, moving)
+        return (record, (means, deviations)), means[classes.groups] + deviations.T
+
+    means = classes.averages.T @ first
+    start = (jnp.zeros((), dtype=records.dtype), (means, (first - means[classes.groups]).T))
+    _, features = jax.lax.scan(next_record, start, records)
+    return features
+
+
+def _student_factors(
+    seed: int, draws: Int[np.ndarray, "draw"], dof: Float[np.ndarray, "draw stratum"], n_intervals: int
+) -> Float[np.ndarray, "draw stratum interval"]:
+    """Draw √(ν/χ²_ν) for each stratum and interval; 1 where ν is infinite. χ²_ν is twice a gamma variable of shape ν/2.
+
+    NumPy draws these few numbers, since the rejection sampler of JAX would take longest of all to compile.
+    """
+    gaussian = np.isinf(dof)
+    shapes = np.where(gaussian, 2.0, dof) / 2
+    gammas = np.stack(
+        [
+            np.random.default_rng([seed, draw]).standard_gamma(shape, (n_intervals, shape.size)).T
+            for draw, shape in zip(draws, shapes, strict=True)
+        ]
+    )
+    factors = np.sqrt(shapes[..., None] / np.maximum(gammas, np.finfo(np.float64).tiny))
+    return np.where(gaussian[..., None], 1.0, factors)
+
+
+def _stratified_noise(
+    key: PRNGKeyArray, scales: Float[Array, "stratum"], classes: Classes, n_features: int
+) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
+    """Draw one interval's noise of the class means (global and class strata) and of the deviations."""
+    n_samples, n_classes = classes.averages.shape
+    normal = jax.random.normal(key, (n_features, 1 + n_classes + n_samples))  # one call, for its time to compile
+    common, by_class, individual = normal[:, 0], normal[:, 1 : 1 + n_classes].T, normal[:, 1 + n_classes :]
+    contrasts = by_class - by_class.mean(axis=0)
+    deviations = individual - (individual @ classes.averages)[:, classes.groups]
+    return scales[0] * common + scales[1] * contrasts, scales[2] * deviations
+
+
+def _classes(groups: Int[np.ndarray, "sample"], given_labels: Int[np.ndarray, "sample"], n_classes: int) -> Classes:
+    """Prepare the averaging matrices of `Classes`."""
+    membership = np.eye(n_classes)[np.asarray(groups)]
+    averages = membership / membership.sum(axis=0)
+    targets = averages.T @ np.eye(n_classes)[np.asarray(given_labels)]
+    return Classes(jnp.asarray(groups), jnp.asarray(averages), jnp.asarray(targets))
+
+
+def _readouts(
+    first: Float[np.ndarray, "sample feature"],
+    lengths: Float[np.ndarray, "interval"],
+    n_classes: int,
+    classifier: tuple[Float[np.ndarray, "time class_ feature"], Float[np.ndarray, "time class_"]] | None,
+) -> Readout:
+    """Factor the classifier at the start of each interval, W = A Z by the QR decomposition of Wᵀ."""
+    n_features, n_records = first.shape[1], len(lengths) + 1
+    if classifier is None:
+        if n_features != n_classes:
+            raise InputError(
+                f"impact R: {n_features} features are not {n_classes} logits; give the classifier of this layer"
+            )
+        identity = np.broadcast_to(np.eye(n_classes), (len(lengths), n_classes, n_classes))
+        return Readout(jnp.asarray(identity), jnp.asarray(identity), jnp.zeros((len(lengths), n_classes)))
+    weight, bias = (np.asarray(part, dtype=np.float64) for part in classifier)
+    if weight.shape != (n_records, n_classes, n_features) or bias.shape != (n_records, n_classes):
+        raise InputError(
+            f"classifier: weight {weight.shape} and bias {bias.shape} do not fit {n_records} records, "
+            f"{n_classes} classes and {n_features} features"
+        )
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise InputError("classifier: weight or bias is not finite; drop the records where training diverged")
+    basis, triangle = np.linalg.qr(weight[:-1].swapaxes(1, 2))
+    return Readout(jnp.asarray(triangle.swapaxes(1, 2)), jnp.asarray(basis.swapaxes(1, 2)), jnp.asarray(bias[:-1]))
+
+
+def _check_samples(
+    first: Float[np.ndarray, "sample feature"],
+    groups: Int[np.ndarray, "sample"],
+    given_labels: Int[np.ndarray, "sample"],
+    n_classes: int,
+) -> None:
+    """Refuse features and labels that do not describe samples of every one of at least two classes."""
+    if n_classes < 2:
+        raise InputError(f"n_classes is {n_classes}; local elasticity compares at least 2 classes")
+    if first.ndim != 2 or 0 in first.shape:
+        raise InputError(f"first_features has shape {first.shape}; give one row per sample, one column per feature")
+    if not np.isfinite(first).all():
+        raise InputError(f"first_features: sample {np.argwhere(~np.isfinite(first))[0, 0]} is not finite")
+    for name, values in (("groups", np.asarray(groups)), ("given_labels", np.asarray(given_labels))):
+        if values.shape != first.shape[:1] or not np.issubdtype(values.dtype, np.integer):
+            raise InputError(
+                f"{name}: give one integer per sample ({first.shape[0]}), not {values.dtype} {values.shape}"
+            )
+        if values.min() < 0 or values.max() >= n_classes:
+            raise InputError(f"{name}: labels run from {values.min()} to {values.max()}, not within 0..{n_classes - 1}")
+    missing = np.flatnonzero(np.bincount(np.asarray(groups), minlength=n_classes) == 0)
+    if missing.size:
+        raise InputError(f"groups: class {missing[0]} has no sample; number the classes 0..K-1 without gaps")
+
+
+def _check_intervals(
+    lengths: Float[np.ndarray, "interval"], rates: IntervalRates, kept: Int[np.ndarray, "kept"]
+) -> None:
+    """Refuse intervals that do not fit the rates or do not move forward, and records that do not exist."""
+    if lengths.shape != (rates.n_intervals,):
+        raise InputError(
+            f"interval_lengths has shape {lengths.shape}, but the rates have {rates.n_intervals} intervals"
+        )
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        interval = int(np.argmin(np.isfinite(lengths) & (lengths > 0)))
+        raise InputError(f"interval_lengths: interval {interval} is {lengths[interval]}; times must increase")
+    if kept.ndim != 1 or kept.size == 0 or not np.issubdtype(kept.dtype, np.integer):
+        raise InputError("keep: give the indices of the records to return, at least one")
+    if kept.min() < 0 or kept.max() > rates.n_intervals:
+        raise InputError(f"keep: records run from 0 to {rates.n_intervals}, not {kept.min()} to {kept.max()}")

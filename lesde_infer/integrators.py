@@ -1,0 +1,234 @@
+"""Move the class means of the LE-SDE over one interval between two records, without noise.
+
+With homogeneous elasticity (α on the diagonal of E, β off it) and balanced sampling, class k drifts by
+
+    D_k = (1/K) Σ_l E_kl h_l = g h̄ + (γ/K) (h_k − h̄),     γ = α − β,   g = (α + (K−1) β)/K,
+
+so the mean of the class means is driven by the mean impact h̄ at the rate g, and the contrasts between
+classes by the contrasts of the impacts at γ/K. Rates are constant over the interval, of length Δ.
+The functions here differ in the impact h_l alone, and each is for one draw (`jax.vmap` adds draws).
+
+Exponents are clipped so that no single interval multiplies anything by more than e^50: a step of such a
+draw is a statement that it explodes, not a number to be used.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+from lesde_infer._jax import jax, jnp
+from lesde_infer.impacts import simplex_directions
+
+LARGEST_EXPONENT = 50.0
+# A common shift that relaxes this many times within an interval has arrived. Going on would only
+# magnify rounding errors along directions that the softmax does not see.
+LARGEST_GLOBAL_TIME = 1e10
+# The error left by a damped Newton step of size x is of order x²/2, here less than 1e-10 of a logit.
+NEWTON_TOLERANCE = 1e-5
+NEWTON_STEPS = 50
+
+Scalar = Float[Array, ""]
+
+
+class Classes(NamedTuple):
+    """Which sample belongs where, in the form that the integrators use.
+
+    Parameters
+    ----------
+    groups
+        The class of each sample, whose mean it drifts with.
+    averages
+        Matrix that turns samples into class means: column k holds 1/n_k at the samples of class k.
+    targets
+        Row k holds the shares of the given labels among the samples of class k.
+    """
+
+    groups: Int[Array, "sample"]
+    averages: Float[Array, "sample class_"]
+    targets: Float[Array, "class_ label"]
+
+
+class Readout(NamedTuple):
+    """A classifier W x + b with W factored as `mixing` @ `basis`, the rows of `basis` being orthonormal.
+
+    The residual impact moves features only within the span of `basis`, which has at most K dimensions
+    however wide the layer is. The logits layer is its own readout: both factors are the identity.
+    """
+
+    mixing: Float[Array, "label direction"]
+    basis: Float[Array, "direction feature"]
+    bias: Float[Array, "label"]
+
+
+def growth(exponent: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return e^exponent, the exponent clipped to ±50."""
+    return jnp.exp(jnp.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+
+
+def phi1(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return φ₁(z) = (e^z − 1)/z, which is 1 at z = 0; z is clipped to at most 50.
+
+    Below 1e-5 in size its Taylor polynomial 1 + z/2 + z²/6 is exact to rounding.
+    """
+    clipped = jnp.minimum(z, LARGEST_EXPONENT)
+    small = jnp.abs(clipped) < 1e-5
+    divisor = jnp.where(small, 1.0, clipped)
+    return jnp.where(small, 1.0 + clipped / 2 + clipped**2 / 6, jnp.expm1(divisor) / divisor)
+
+
+def isotropic_means(
+    means: Float[Array, "class_ feature"], gamma: Scalar, global_rate: Scalar, length: Scalar
+) -> Float[Array, "class_ feature"]:
+    """Move class means under impact I, h_k = m_k: exact.
+
+    The mean of the class means solves m̄' = g m̄ and each contrast c_k' = (γ/K) c_k.
+    """
+    centre = means.mean(axis=0)
+    contrasts = means - centre
+    return growth(global_rate * length) * centre + growth(gamma * length / means.shape[0]) * contrasts
+
+
+def simplex_means(
+    means: Float[Array, "class_ class_"], gamma: Scalar, global_rate: Scalar, length: Scalar
+) -> Float[Array, "class_ class_"]:
+    """Move class means (of logits) under impact L, h_k = a_k d̂_k with a_k = d̂_k·m_k: exact.
+
+    As Σ_l d̂_l = 0, the drift is D_k = (1/K) (γ a_k d̂_k + β Σ_l a_l d̂_l). Its product with d̂_k gives
+    a_k' = (1/K) (s a_k − K β ā/(K−1)), s = α + β/(K−1), so that with a_k = ā + δ_k
+
+        ā' = (γ/K) ā,     δ_k' = (s/K) δ_k,
+
+    and integrating D_k, in which β Σ_l a_l d̂_l = β Σ_l δ_l d̂_l,
+
+        Δm_k = (Δ/K) [γ ā φ₁(γΔ/K) d̂_k + (γ δ_k d̂_k + β Σ_l δ_l d̂_l) φ₁(sΔ/K)].
+
+    From the rates of the module's header, β = g − γ/K and s = γ + K β/(K−1).
+    """
+    n_classes = means.shape[0]
+    directions = jnp.asarray(simplex_directions(n_classes))
+    beta = global_rate - gamma / n_classes
+    slope = gamma + n_classes * beta / (n_classes - 1)
+    along = jnp.sum(directions * means, axis=1)
+    common = along.mean()
+    differences = along - common
+    own = gamma * common * phi1(gamma * length / n_classes) * directions
+    others = (gamma * differences[:, None] * directions + beta * (differences @ directions)) * phi1(
+        slope * length / n_classes
+    )
+    return means + length / n_classes * (own + others)
+
+
+def residual_means(
+    means: Float[Array, "class_ feature"],
+    deviations: Float[Array, "feature sample"],
+    gamma: Scalar,
+    global_rate: Scalar,
+    kappa: Scalar,
+    length: Scalar,
+    *,
+    readout: Readout,
+    classes: Classes,
+    substeps: int,
+) -> Float[Array, "class_ feature"]:
+    """Move class means under impact R, h_k = Wᵀ r_k, r_k the class mean of e_given − softmax(W x + b).
+
+    With W = A Z (`Readout`) the class means move within the rows of Z, and logits change by A times
+    the coordinates ζ of that move. A shift ζ of every sample changes the mean residual by −C̄ A ζ, where
+    C̄ is the average over classes of the class averages of diag(s) − s sᵀ, s = softmax. Taking C̄ for the
+    curvature of each class makes contrasts relax as c' = −(γ/K) C̄ A Aᵀ c; the coordinates move by
+    Aᵀ ∫c, and since Aᵀ φ₁(C̄ A Aᵀ) = φ₁(Aᵀ C̄ A) Aᵀ, no inverse or root of A Aᵀ is needed:
+
+        Δζ_k = τ φ₁(−τ M) Aᵀ (r_k − r̄),    M = Aᵀ C̄ A = P diag(λ) Pᵀ,    τ = (γ/K) Δ.
+
+    This is exponential Euler (Hochbruck and Ostermann 2010, Acta Numerica 19, equation 2.4) with an
+    approximate Jacobian: first order in the length of a sub-step. After each such move, with deviations
+    stretched by κ, the shift of all classes together follows by `_common_shift`.
+    """
+    mixing = readout.mixing
+    step = length / substeps
+    stretch = jnp.clip(kappa * length, -LARGEST_EXPONENT, LARGEST_EXPONENT) / substeps
+    weight = mixing @ readout.basis
+    logit_means = means @ weight.T + readout.bias
+    logit_deviations = weight @ deviations
+    contrast_time = gamma * step / means.shape[0]
+    sample_weights = classes.averages.mean(axis=1)
+    mean_target = classes.targets.mean(axis=0)
+
+    def logits_at(moved: Float[Array, "class_ direction"], substep: Int[Array, ""]) -> Float[Array, "label sample"]:
+        return (logit_means + moved @ mixing.T).T[:, classes.groups] + jnp.exp(stretch * substep) * logit_deviations
+
+    def advance(substep: Int[Array, ""], moved: Float[Array, "class_ direction"]) -> Float[Array, "class_ direction"]:
+        probabilities = jax.nn.softmax(logits_at(moved, substep), axis=0)
+        residuals = classes.targets - (probabilities @ classes.averages).T
+        rates, modes = jnp.linalg.eigh(mixing.T @ _curvature(probabilities, sample_weights) @ mixing)
+        rates = jnp.maximum(rates, 0.0)  # rounding leaves the zero eigenvalues slightly negative
+        contrasts = (residuals - residuals.mean(axis=0)) @ mixing @ modes
+        moved = moved + (contrasts * contrast_time * phi1(-contrast_time * rates)) @ modes.T
+        return moved + _common_shift(
+            logits_at(moved, substep + 1), rates, modes, global_rate * step, mixing, sample_weights, mean_target
+        )
+
+    start = jnp.zeros((means.shape[0], mixing.shape[1]))
+    return means + jax.lax.fori_loop(0, substeps, advance, start) @ readout.basis
+
+
+def _curvature(
+    probabilities: Float[Array, "label sample"], sample_weights: Float[Array, "sample"]
+) -> Float[Array, "label label"]:
+    """Return the weighted mean of diag(s) − s sᵀ over the samples' softmax probabilities s."""
+    weighted = probabilities * sample_weights
+    return jnp.diag(weighted.sum(axis=1)) - probabilities @ weighted.T
+
+
+def _common_shift(
+    logits: Float[Array, "label sample"],
+    rates: Float[Array, "direction"],
+    modes: Float[Array, "direction direction"],
+    time: Scalar,
+    mixing: Float[Array, "label direction"],
+    sample_weights: Float[Array, "sample"],
+    mean_target: Float[Array, "label"],
+) -> Float[Array, "direction"]:
+    """Return how far, in coordinates of the readout, the shift of all classes moves in `time` = gΔ.
+
+    The shift ζ follows ζ' = g Aᵀ r̄(ζ) = −g ∇F(ζ), F the mean cross-entropy: convex. In real trainings gΔ
+    is so large that it arrives at the minimum within one interval, where an explicit step overshoots.
+    So for g > 0 the shift is that of a proximal step,
+
+        ζ = argmin F(ζ) + ½ ζᵀ N ζ,   N = P diag(ν) Pᵀ,   ν = λ/(e^{λτ} − 1) = 1/(τ φ₁(λτ)),   τ = gΔ.
+
+    On a quadratic F with Hessian P diag(λ) Pᵀ it is exact (both give (1 − e^{−λτ})/λ along each mode),
+    it is first order otherwise, and for τ → ∞ it is the minimum, where r̄ vanishes along the directions
+    that the readout can move. Newton steps d are damped by log(1 + ρ)/ρ, ρ the spread of A d over labels:
+    cross-entropy is generalised self-concordant of order 2 with constant ρ along d, for which this
+    damping converges from anywhere (Sun and Tran-Dinh 2019, Mathematical Programming 178, theorem 2).
+    For g ≤ 0 the minimum repels, and the exponential Euler step τ φ₁(−τλ) Aᵀ r̄ is taken.
+    """
+    limit = LARGEST_GLOBAL_TIME / jnp.maximum(jnp.mean(jnp.sum(mixing**2, axis=1)), 1e-300)
+    forward_time = jnp.clip(time, 1e-12, limit)
+    pull = (modes / (forward_time * phi1(forward_time * rates))) @ modes.T
+
+    def mean_residual(probabilities: Float[Array, "label sample"]) -> Float[Array, "label"]:
+        residual = mean_target - probabilities @ sample_weights
+        return residual - residual.mean()  # residuals sum to zero but for rounding, which a large τ would magnify
+
+    def unfinished(state: tuple[Array, Scalar, Int[Array, ""]]) -> Array:
+        _, spread, iteration = state
+        return (spread > NEWTON_TOLERANCE) & (iteration < NEWTON_STEPS)
+
+    def newton(state: tuple[Array, Scalar, Int[Array, ""]]) -> tuple[Array, Scalar, Int[Array, ""]]:
+        shift, _, iteration = state
+        probabilities = jax.nn.softmax(logits + (mixing @ shift)[:, None], axis=0)
+        hessian = mixing.T @ _curvature(probabilities, sample_weights) @ mixing + pull
+        downhill = mixing.T @ mean_residual(probabilities) - pull @ shift
+        direction = jax.scipy.linalg.solve(hessian, downhill, assume_a="pos")
+        spread = jnp.ptp(mixing @ direction)
+        damping = jnp.where(spread > 0, jnp.log1p(spread) / jnp.where(spread > 0, spread, 1.0), 1.0)
+        return shift + damping * direction, spread, iteration + 1
+
+    proximal, _, _ = jax.lax.while_loop(
+        unfinished, newton, (jnp.zeros(mixing.shape[1]), jnp.asarray(jnp.inf), jnp.asarray(0))
+    )
+    start = mixing.T @ mean_residual(jax.nn.softmax(logits, axis=0))
+    explicit = modes @ (time * phi1(-time * rates) * (modes.T @ start))
+    return jnp.where(time > 0, proximal, explicit)
