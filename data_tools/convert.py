@@ -89,13 +89,15 @@ def _read_archive(source: Path) -> dict[str, np.ndarray]:
     if not source.is_file():
         raise InputError(f"{source}: no such file; check the name")
     try:
-        with np.load(source, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        # NumPy would leave a file that it opened itself open when it is no archive.
+        with source.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise InputError(f"{source}: a single array, expected an archive (.npz) of named arrays")
             return {key: archive[key] for key in archive.files}
+    except InputError:
+        raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"{source}: not a readable archive of plain arrays ({reason}); save it with numpy.savez"

@@ -3,7 +3,6 @@
 import os
 import platform
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +124,7 @@ class FeatureRecorder:
             raise InputError(f"every={every} and burst={burst}: a burst has at least one step and fits into `every`")
         module = unwrap(model)
         find_layers(module, layers)
-        self._model = weakref.ref(module)  # the recorder must not keep a model alive that its owner has dropped
+        self._model: nn.Module | None = module
         self._layers = list(layers)
         self._probe = Probe.make(*probe, given_labels, probe_batch_size)
         self._n_classes = check_labels(self._probe.labels, self._probe.given_labels, "the probe's ")
@@ -156,8 +155,8 @@ class FeatureRecorder:
 
     def __enter__(self) -> Self:
         """Take the record of step 0; the first call of `step` writes it, as it tells which scalars there are."""
-        if self._active:
-            self._first = self._take_first()
+        if self._active and self._model is not None:
+            self._first = self._take_first(self._model)
         return self
 
     def __exit__(
@@ -167,8 +166,10 @@ class FeatureRecorder:
             if self._first is not None and kind is None:
                 self._writer = self._start(self._first, {})
         finally:
+            self._first = self._model = None  # a recorder that is done must not keep a model in memory
             if self._writer is not None:
                 self._writer.close()
+                self._writer = None
 
     def step(self, **scalars: float) -> None:
         """Count one update of the optimizer, and record if it is due.
@@ -188,7 +189,7 @@ class FeatureRecorder:
             return
         if self._first is not None:
             self._writer, self._first = self._start(self._first, scalars), None
-        if self._writer is None:
+        if self._writer is None or self._model is None:
             raise InputError(
                 f"{self._path}: step() outside the `with` block; write `with FeatureRecorder(…) as recorder:`"
             )
@@ -199,7 +200,7 @@ class FeatureRecorder:
                 f"{sorted(self._step_scalars)}; give the same at every step"
             )
         if is_recorded(self.n_steps, self._every, self._burst):
-            self._append(self._writer, self._take(), scalars)
+            self._append(self._writer, self._take(self._model), scalars)
 
     def _start(self, first: _Record, scalars: Mapping[str, float]) -> RecordingWriter:
         """Make the file, now that all names are known, and write the record of step 0."""
@@ -224,9 +225,8 @@ class FeatureRecorder:
         numbers = record.scalars | {name: float(value) for name, value in scalars.items()}
         writer.append(self.n_steps, record.features, time=record.time, classifier=record.classifier, scalars=numbers)
 
-    def _take_first(self) -> _Record:
+    def _take_first(self, model: nn.Module) -> _Record:
         """Take the record of step 0, and settle which layer holds the logits and which feeds the classifier."""
-        model = self._existing_model()
         candidate = self._logits or self._layers[-1]
         linear = _linear_layer(model, candidate)
         result = evaluate_probe(model, self._probe, self._layers, linear)
@@ -251,8 +251,7 @@ class FeatureRecorder:
             self._records_classifier = True
         return self._complete(model, result)
 
-    def _take(self) -> _Record:
-        model = self._existing_model()
+    def _take(self, model: nn.Module) -> _Record:
         return self._complete(model, evaluate_probe(model, self._probe, self._layers))
 
     def _complete(self, model: nn.Module, result: ProbeResult) -> _Record:
@@ -265,12 +264,6 @@ class FeatureRecorder:
             time = float(self.n_steps) if isinstance(self._time, str) else float(self._time())
         linear = _linear_layer(model, self._logits) if self._records_classifier and self._logits else None
         return _Record(result.features, None if linear is None else weight_and_bias(linear), scalars, time)
-
-    def _existing_model(self) -> nn.Module:
-        model = self._model()
-        if model is None:
-            raise InputError(f"{self._path}: the model no longer exists; keep it alive while it is recorded")
-        return model
 
     def _describe(self, model: nn.Module) -> dict[str, object]:
         return {

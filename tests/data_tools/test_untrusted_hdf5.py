@@ -1,0 +1,125 @@
+"""A hostile file must not make the reader touch other files, run filters, or allocate without bound."""
+
+import h5py
+import numpy as np
+import pytest
+
+from data_tools import InputError, Recording, write_recording
+
+
+@pytest.fixture
+def written(tmp_path):
+    rng = np.random.default_rng(0)
+    return write_recording(tmp_path / "run.h5", [0, 1], [0, 0, 1, 1], {"fc": rng.normal(size=(2, 4, 2))})
+
+
+def external_storage(file, secret):
+    file.create_dataset("scalars/x", shape=(2,), dtype="f8", external=[(str(secret), 0, 16)])
+
+
+def virtual_dataset(file, secret):
+    layout = h5py.VirtualLayout(shape=(2,), dtype="f8")
+    layout[:] = h5py.VirtualSource(str(secret), "x", shape=(2,))
+    file.create_virtual_dataset("scalars/x", layout)
+
+
+def soft_link(file, secret):
+    file["scalars/x"] = h5py.SoftLink("/time")
+
+
+def external_link(file, secret):
+    file["scalars/x"] = h5py.ExternalLink(str(secret), "/x")
+
+
+def external_group(file, secret):
+    file["scalars"] = h5py.ExternalLink(str(secret), "/")
+
+
+def text(file, secret):
+    file["scalars/x"] = ["a", "b"]
+
+
+def compound(file, secret):
+    file["scalars/x"] = np.zeros(2, dtype=[("a", "f8"), ("b", "i4")])
+
+
+def named_type(file, secret):
+    file["scalars/x"] = np.dtype("f8")
+
+
+def unallocated(file, secret):
+    file.create_dataset("scalars/x", shape=(2**40,), dtype="f8", chunks=(1024,))
+
+
+def highly_compressed(file, secret):
+    dataset = file.create_dataset("scalars/x", shape=(2**32,), dtype="f8", chunks=(2**16,), compression="gzip")
+    dataset[: 2**17] = 0.0
+
+
+def huge_chunk(file, secret):
+    file.create_dataset("scalars/x", shape=(2,), dtype="f8", maxshape=(None,), chunks=(2**28,))
+
+
+def unknown_filter(file, secret):
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((2,))
+    creation.set_filter(305, h5py.h5z.FLAG_OPTIONAL, ())
+    space = h5py.h5s.create_simple((2,))
+    group = file.create_group("scalars")
+    h5py.h5d.create(group.id, b"x", h5py.h5t.IEEE_F64LE, space, dcpl=creation)
+
+
+def deep(file, secret):
+    file.create_group("a/b/c/d/e/f/g")
+
+
+def loop(file, secret):
+    file["scalars"] = file["/"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (external_storage, "/scalars/x is kept in an external file"),
+        (virtual_dataset, "/scalars/x is a virtual dataset"),
+        (soft_link, "/scalars/x is a SoftLink"),
+        (external_link, "/scalars/x is a ExternalLink"),
+        (external_group, "/scalars is a ExternalLink"),
+        (text, "/scalars/x has type object, expected plain numbers"),
+        (compound, "/scalars/x has type .*, expected plain numbers"),
+        (named_type, "/scalars/x is a Datatype"),
+        (unallocated, "/scalars/x declares 8796093022208 bytes but stores 0"),
+        (highly_compressed, "/scalars/x declares 34359738368 bytes"),
+        (huge_chunk, "/scalars/x has chunks"),
+        (unknown_filter, "/scalars/x needs the filter 305"),
+        (deep, "nested deeper"),
+        (loop, "nested deeper"),
+    ],
+)
+def test_hostile_contents_are_refused(written, tmp_path, attack, message):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["x"] = np.ones(2)
+    with h5py.File(written, "r+") as file:
+        attack(file, secret)
+    with pytest.raises(InputError, match=message) as caught:
+        Recording(written)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.zeros(1), ["a", "b"]])
+def test_attributes_are_single_values(written, value):
+    with h5py.File(written, "r+") as file:
+        file.attrs["lr"] = value
+    with pytest.raises(InputError, match="attribute 'lr' of / is not a single text or number"):
+        Recording(written)
+
+
+def test_refused_files_are_closed(written):
+    with h5py.File(written, "r+") as file:
+        soft_link(file, None)
+    with pytest.raises(InputError):
+        Recording(written)
+    with h5py.File(written, "r+") as file:  # would fail while a reader holds the file
+        del file["scalars"]
+    Recording(written).close()
