@@ -20,23 +20,26 @@ _Coordinates = Float64[np.ndarray, "row column"]
 _Mask = Bool[np.ndarray, "row column"]
 
 
-def _ellipse(x: _Coordinates, y: _Coordinates, vary: Callable[[], float]) -> _Mask:
-    radius = 6 + vary()
+def _ellipse(x: _Coordinates, y: _Coordinates, variation: float) -> _Mask:
+    radius = 6 + variation
     return (x / (2 * radius)) ** 2 + (y / radius) ** 2 <= 1
 
 
-def _rectangle(x: _Coordinates, y: _Coordinates, vary: Callable[[], float]) -> _Mask:
-    return (np.abs(x) <= 8 + vary()) & (np.abs(y) <= 4 + vary())
+def _rectangle(x: _Coordinates, y: _Coordinates, variation: float) -> _Mask:
+    return (np.abs(x - variation) <= 8) & (np.abs(y - variation) <= 4)
 
 
-def _triangle(x: _Coordinates, y: _Coordinates, vary: Callable[[], float]) -> _Mask:
-    """Draw an isosceles triangle with its centroid, a third of its height above the base, at the origin."""
-    width, height = 10 + vary(), 8 + vary()
-    above_base = y + height / 3
-    return (above_base >= 0) & (np.abs(x) <= width / 2 * (1 - above_base / height))
+def _triangle(x: _Coordinates, y: _Coordinates, variation: float) -> _Mask:
+    below, above = 8.0, 8.0 * np.sqrt(3.0)  # distances of base and apex from the middle
+    above_base = y - variation + below
+    return (above_base >= 0) & (np.abs(x - variation) <= 10 * (1 - above_base / (below + above)))
 
 
-_DRAW = {"ellipse": _ellipse, "rectangle": _rectangle, "triangle": _triangle}
+_DRAW: dict[str, Callable[[_Coordinates, _Coordinates, float], _Mask]] = {
+    "ellipse": _ellipse,
+    "rectangle": _rectangle,
+    "triangle": _triangle,
+}
 
 
 def draw_shape(
@@ -47,15 +50,15 @@ def draw_shape(
     Parameters
     ----------
     shape
-        One of `SHAPES`: an ellipse of radii (2r, r) with r = 6; a rectangle of half-sides (8, 4); an isosceles triangle
-        10 wide and 8 high. Each length varies uniformly by up to 1. All are in pixels of an image of size 32 and grow
-        with `size`.
+        One of `SHAPES`: an ellipse of radii 2r and r, r from 5 to 7; a rectangle of half-sides 8 and 4; an isosceles
+        triangle with a base of 20 and a height of 8 + 8√3. Rectangles and triangles are moved along their diagonal by
+        up to 1. All lengths are in pixels of an image of size 32 and grow with `size`.
     rng
-        Source of lengths, rotation and blur.
+        Source of size or position, rotation and blur, which vary uniformly and independently.
     size
         Width and height of the image in pixels.
     degrees
-        Rotation; drawn uniformly from 0 to 176 if None.
+        Rotation about the middle; drawn uniformly from 0 to 176 if None.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def draw_shape(
     column, row = np.meshgrid(centred, centred)
     x = np.cos(angle) * column + np.sin(angle) * row
     y = -np.sin(angle) * column + np.cos(angle) * row
-    inside = _DRAW[shape](x, y, lambda: rng.uniform(-1.0, 1.0))
+    inside = _DRAW[shape](x, y, rng.uniform(-1.0, 1.0))
     return gaussian_filter(inside.astype(np.float32), scale * rng.uniform(*_BLUR))
 
 
