@@ -275,3 +275,13 @@ def test_features_that_never_change_are_refused(path):
     write_recording(path, STEPS, LABELS, {"fc3": np.repeat(example_features()[:1], STEPS.size, axis=0)})
     with Recording(path) as recording, pytest.raises(InputError, match="the same at every record"):
         recording.check_finite("fc3")
+
+
+def test_groups_of_the_format_that_this_reader_does_not_use_are_tolerated(written):
+    def add(file):
+        file["elasticity/fc3/step"] = np.arange(2)
+        file["reduced/fc3/means"] = np.zeros((4, 3, 3))
+
+    change(written, add)
+    with Recording(written) as recording:
+        assert recording.layers == ["fc3"]
