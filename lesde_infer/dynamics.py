@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
-from lesde_infer.impacts import Impact
+from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, growth, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
 
@@ -99,6 +99,8 @@ def simulate_records(
     kept = np.asarray(keep)
     _check_samples(first, groups, given_labels, n_classes)
     _check_intervals(lengths, rates, kept)
+    if impact not in IMPACTS:
+        raise InputError(f"impact is {impact!r}; give one of {', '.join(IMPACTS)}")
     if seed < 0:
         raise InputError(f"seed is {seed}; give a whole number from 0 on")
     if substeps < 1:
@@ -116,7 +118,7 @@ def simulate_records(
         records=jnp.asarray(records),
         key=jax.random.key(seed),
         impact=impact,
-        substeps=substeps if impact == "R" else 1,
+        substeps=jnp.asarray(substeps),
         noise=noise,
     )
     simulated = np.empty((rates.n_draws, len(records), *first.shape))
@@ -144,7 +146,7 @@ def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: in
     return [np.minimum(np.arange(start, start + size), n_draws - 1) for start in range(0, n_draws, size)]
 
 
-@partial(jax.jit, static_argnames=("impact", "substeps", "noise"))
+@partial(jax.jit, static_argnames=("impact", "noise"))
 def _run_batch(
     draws: Int[Array, "draw"],
     rates: _DrawRates,
@@ -156,7 +158,7 @@ def _run_batch(
     records: Int[Array, "kept"],
     key: PRNGKeyArray,
     impact: Impact,
-    substeps: int,
+    substeps: Int[Array, ""],
     noise: bool,
 ) -> Float[Array, "draw kept sample feature"]:
     """Simulate a batch of draws; `records` ascend, and intervals after the last are not simulated."""
@@ -184,7 +186,7 @@ def _run_draw(
     readouts: Readout | None,
     records: Int[Array, "kept"],
     impact: Impact,
-    substeps: int,
+    substeps: Int[Array, ""],
     noise: bool,
 ) -> Float[Array, "kept sample feature"]:
     """Simulate one draw, as class means and deviations from them, which the strata keep apart."""

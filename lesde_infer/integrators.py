@@ -20,12 +20,14 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import simplex_directions
 
 LARGEST_EXPONENT = 50.0
-# A common shift that relaxes this many times within an interval has arrived. Going on would only
-# magnify rounding errors along directions that the softmax does not see.
-LARGEST_GLOBAL_TIME = 1e10
+# Pull back to the start, relative to the squared size of the classifier's rows, below which that of a proximal
+# step is not let fall. It leaves a mean residual of about this size times the shift, and bounds the
+# condition of the Newton steps and the rounding errors along directions that the softmax does not see.
+SMALLEST_PULL = 1e-10
 # The error left by a damped Newton step of size x is of order x²/2, here less than 1e-10 of a logit.
 NEWTON_TOLERANCE = 1e-5
-NEWTON_STEPS = 50
+# A damped step crosses about 25 logits where the softmax is saturated, and a few steps finish.
+NEWTON_STEPS = 200
 
 Scalar = Float[Array, ""]
 
@@ -128,7 +130,7 @@ def residual_means(
     *,
     readout: Readout,
     classes: Classes,
-    substeps: int,
+    substeps: Int[Array, ""],
 ) -> Float[Array, "class_ feature"]:
     """Move class means under impact R, h_k = Wᵀ r_k, r_k the class mean of e_given − softmax(W x + b).
 
@@ -204,9 +206,10 @@ def _common_shift(
     damping converges from anywhere (Sun and Tran-Dinh 2019, Mathematical Programming 178, theorem 2).
     For g ≤ 0 the minimum repels, and the exponential Euler step τ φ₁(−τλ) Aᵀ r̄ is taken.
     """
-    limit = LARGEST_GLOBAL_TIME / jnp.maximum(jnp.mean(jnp.sum(mixing**2, axis=1)), 1e-300)
-    forward_time = jnp.clip(time, 1e-12, limit)
-    pull = (modes / (forward_time * phi1(forward_time * rates))) @ modes.T
+    size = jnp.maximum(jnp.mean(jnp.sum(mixing**2, axis=1)), 1e-300)
+    forward_time = jnp.maximum(time, 1e-12)
+    stiffness = jnp.maximum(1.0 / (forward_time * phi1(forward_time * rates)), SMALLEST_PULL * size)
+    pull = (modes * stiffness) @ modes.T
 
     def mean_residual(probabilities: Float[Array, "label sample"]) -> Float[Array, "label"]:
         residual = mean_target - probabilities @ sample_weights

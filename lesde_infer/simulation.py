@@ -38,13 +38,13 @@ def simulate(
     label_noise: float = 0.0,
     seed: int = 0,
     dof: float = np.inf,
+    substeps: int = 1,
     noise: bool = True,
     force: bool = False,
 ) -> Recording:
     """Simulate one path of the LE-SDE and write it to a recording.
 
-    Between two records rates and scales are constant, at their values in the middle of the interval; such
-    a path converges to that of the continuous curves with the second power of the interval length.
+    Between two records rates and scales are constant, at their values in the middle of the interval.
 
     Parameters
     ----------
@@ -75,6 +75,8 @@ def simulate(
         Seed of first features, label noise and path.
     dof
         Degrees of freedom of each interval's Student-t noise; infinity is Gaussian.
+    substeps
+        Steps per interval of the integrator of impact `R`, which is of first order; `I` and `L` are exact.
     noise
         False gives the LE-ODE.
     force
@@ -103,8 +105,8 @@ def simulate(
     if n_classes < 2:
         raise InputError(f"n_classes is {n_classes}; local elasticity compares at least 2 classes")
     times = np.asarray(steps, dtype=np.float64)
-    if times.ndim != 1 or len(times) < 2:
-        raise InputError(f"steps has shape {times.shape}; give at least 2 increasing steps")
+    if times.ndim != 1 or len(times) < 2 or not np.all(np.diff(times) > 0):
+        raise InputError("steps: give at least 2 steps, each later than the one before")
     labels = _labels(n_classes, samples_per_class)
     generator = np.random.default_rng(seed)
     given_labels = _corrupt(labels, n_classes, label_noise, generator)
@@ -145,6 +147,7 @@ def simulate(
         seed=seed,
         keep=np.arange(len(times)),
         n_classes=n_classes,
+        substeps=substeps,
         noise=noise,
     )[0]
     lost = np.flatnonzero(np.isnan(path).any(axis=(1, 2)))
