@@ -1,0 +1,160 @@
+"""Curves of time for rates and noise scales: constant, power law, or Gaussian process.
+
+Each curve is linear in a vector of *weights* given a few hyperparameters, which is what makes the
+posterior's geometry tractable (`lesde_infer.whitening`). With t the time since the first record, t_ref
+late in the record, and τ a time scale:
+
+- ``constant``: u(t) = w₀.
+- ``power``: u(t) = w₀ and the factor ((t + τ)/(t_ref + τ))^−r, r = w₁, multiplies the rate; τ is sampled.
+- ``gp``: u(t) = w₀ + w₁ x + Σⱼ wⱼ₊₂ φⱼ(x), a linear trend plus a Hilbert-space Gaussian process (Matérn 5/2)
+  in x = log(t + τ), scaled to [−1, 1], τ one percent of the record (Riutort-Mayol et al. 2023,
+  doi:10.1007/s11222-022-10167-2; basis and spectral density from ``numpyro.contrib.hsgp``).
+
+Rates may be negative, vanish, and span five orders of magnitude, so a rate is ``reference`` · sinh(u): linear in
+u below the resolution of the data, ``reference``, and exponential above it. Noise scales are exp(u).
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.contrib.hsgp.laplacian import eigenfunctions
+from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_matern
+
+from lesde_infer._jax import jax, jnp
+
+Curve = Literal["constant", "power", "gp"]
+CURVES: tuple[Curve, ...] = ("constant", "power", "gp")
+MINIMAL_INTERVALS: dict[Curve, int] = {"constant": 4, "power": 8, "gp": 16}
+"""Intervals a curve needs so that its weights and a noise scale can be told apart."""
+
+BASIS_FUNCTIONS = 16
+DOMAIN_HALF_WIDTH = 1.4  # of the Hilbert space, in units of the half-width of the record: boundary effects below 1 %
+EARLY_SHARE = 0.01  # of the record: times closer to its start than this are not resolved in log time
+LATE_SHARE = 0.9  # t_ref, where the level of a power law is pinned: late, but inside the record
+MAXIMAL_SINH_ARGUMENT = 40.0
+
+
+class CurveDesign(NamedTuple):
+    """Where in time a curve is wanted, and its basis there.
+
+    Attributes
+    ----------
+    elapsed : array, shape (time,)
+        Time since the first record.
+    span : array, shape ()
+        Time from the first record to the last.
+    trend : array, shape (time, 2)
+        Ones, and log time scaled to [−1, 1] over the record.
+    basis : array, shape (time, 16)
+        Eigenfunctions of the Laplacian at the scaled log time.
+    """
+
+    elapsed: Float[Array, " time"]
+    span: Float[Array, ""]
+    trend: Float[Array, "time two"]
+    basis: Float[Array, "time function"]
+
+
+class CurvePrior(NamedTuple):
+    """Priors of several curves, in units of u (see the module's docstring).
+
+    Attributes
+    ----------
+    level_mean, level_sd : array, shape (curve,)
+        Normal prior of w₀.
+    slope_sd : array, shape (curve,)
+        Standard deviation of the trend's slope (``gp``, over half the record in log time) or of the
+        exponent r (``power``); their means are zero.
+    amplitude_sd : array, shape (curve,)
+        Scale of the half-normal prior of the Gaussian process' standard deviation.
+    """
+
+    level_mean: Float[Array, " curve"]
+    level_sd: Float[Array, " curve"]
+    slope_sd: Float[Array, " curve"]
+    amplitude_sd: Float[Array, " curve"]
+
+
+def curve_design(elapsed: Float[np.ndarray, " time"], span: float) -> CurveDesign:
+    """Prepare the basis at times ``elapsed`` since the first record, for a record that lasts ``span``."""
+    early = EARLY_SHARE * span
+    low, high = np.log(early), np.log(span + early)
+    x = 2.0 * (np.log(elapsed + early) - low) / (high - low) - 1.0
+    basis = eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)
+    return CurveDesign(
+        jnp.asarray(elapsed), jnp.asarray(span, float), jnp.stack([jnp.ones_like(x), x], axis=1), jnp.asarray(basis)
+    )
+
+
+def n_weights(curve: Curve) -> int:
+    """Return the number of weights of a curve."""
+    return {"constant": 1, "power": 2, "gp": 2 + BASIS_FUNCTIONS}[curve]
+
+
+def sample_weights(curve: Curve, prior: CurvePrior) -> Float[Array, "curve weight"]:
+    """Sample the weights of several curves given their hyperparameters.
+
+    The site is ``curve_weights``; for ``gp`` there are ``curve_amplitude`` and ``curve_length``, the standard
+    deviation of each Gaussian process and its length scale (half the record in log time is one).
+    """
+    mean = jnp.zeros((len(prior.level_mean), n_weights(curve))).at[:, 0].set(prior.level_mean)
+    trend_sd = jnp.stack([prior.level_sd, prior.slope_sd], axis=1)
+    if curve == "constant":
+        sd = trend_sd[:, :1]
+    elif curve == "power":
+        sd = trend_sd
+    else:
+        amplitude = numpyro.sample("curve_amplitude", dist.HalfNormal(prior.amplitude_sd).to_event(1))
+        # Within 0.19 and 1.33 with probability 0.95: curves bend on the scale of the record, not of single records.
+        length = numpyro.sample("curve_length", dist.LogNormal(jnp.log(0.5), 0.5).expand(mean.shape[:1]).to_event(1))
+        sd = jnp.concatenate([trend_sd, jax.vmap(_basis_sd)(amplitude, length)], axis=1)
+    return numpyro.sample("curve_weights", dist.Normal(mean, sd).to_event(2))
+
+
+def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, " function"]:
+    """Standard deviations of the Hilbert-space weights: square root of the Matérn 5/2 spectral density."""
+    density = diag_spectral_density_matern(
+        nu=2.5, alpha=amplitude, length=length, ell=DOMAIN_HALF_WIDTH, m=BASIS_FUNCTIONS, dim=1
+    )
+    return jnp.sqrt(density)
+
+
+def sample_time_scale() -> Float[Array, ""]:
+    """Sample τ of the power laws as a share of the record: one percent, within a factor of seven."""
+    return numpyro.sample("power_time_scale", dist.LogNormal(jnp.log(EARLY_SHARE), 1.0))
+
+
+def log_time(design: CurveDesign, time_scale: Float[Array, "*batch"]) -> Float[Array, "*batch time"]:
+    """Return log((t + τ)/(t_ref + τ)), τ given as a share of the record."""
+    shift = (time_scale * design.span)[..., None]
+    return jnp.log((design.elapsed + shift) / (LATE_SHARE * design.span + shift))
+
+
+def predictor(
+    curve: Curve, weights: Float[Array, "*batch weight"], design: CurveDesign, time_scale: Float[Array, "*batch"]
+) -> Float[Array, "*batch time"]:
+    """u(t) of a log noise scale: level, power law or Gaussian process; ``time_scale`` matters to ``power`` only."""
+    if curve == "constant":
+        return weights[..., :1] * jnp.ones_like(design.elapsed)
+    if curve == "power":
+        return weights[..., :1] - weights[..., 1:] * log_time(design, time_scale)
+    return weights[..., :2] @ design.trend.T + weights[..., 2:] @ design.basis.T
+
+
+def rate(
+    curve: Curve,
+    weights: Float[Array, "*batch weight"],
+    design: CurveDesign,
+    time_scale: Float[Array, "*batch"],
+    reference: Float[Array, "*batch"],
+) -> Float[Array, "*batch time"]:
+    """Return ``reference`` · sinh(u) for ``constant`` and ``gp``, and with the power law as a factor for ``power``."""
+    limit, scale = MAXIMAL_SINH_ARGUMENT, reference[..., None]
+    if curve == "power":
+        level = jnp.clip(weights[..., :1], -limit, limit)
+        exponent = jnp.clip(-weights[..., 1:] * log_time(design, time_scale), -limit, limit)
+        return scale * jnp.sinh(level) * jnp.exp(exponent)
+    return scale * jnp.sinh(jnp.clip(predictor(curve, weights, design, time_scale), -limit, limit))

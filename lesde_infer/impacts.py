@@ -1,0 +1,187 @@
+"""Impacts: the directions in which training on one class moves the features of all classes.
+
+For class means X̄ᵏ(t) in R^p and class-mean residuals rₖ(t), the drift of the mean of class k is
+
+    Dₖ = (1/K) Σₗ Eₖₗ hₗ,          E = α on the diagonal, β off it,
+
+and the impact hₗ in R^p is one of
+
+- ``I``: hₗ = X̄ˡ, the isotropic model (Zhang, Wang, Su 2021, section 2);
+- ``L``: hₗ = d̂ₗ d̂ₗᵀ X̄ˡ with d̂ₗ the unit vector along eₗ − 1/K, the logits model (same paper, section 3);
+- ``R``: hₗ = V rₗ, what a gradient step on the cross-entropy pushes along: V is the identity on the
+  logits and Wᵀ on the layer that feeds a linear classifier W.
+
+Splitting the class means into their mean over classes and their contrasts (deviations from it) splits
+the drift too: with γ = α − β and the global rate g = (α + (K−1)β)/K,
+
+    mean over k of Dₖ = g h̄,          Dₖ − mean = (γ/K)(hₖ − h̄).
+
+Over an interval Δ with constant rates, each part moves the class means by Σⱼ cⱼ uⱼ, with orthogonal directions uⱼ
+known from the record at the interval's start and coefficients cⱼ that carry all the dependence on the rates.
+Under I and R each direction feeds back on itself linearly, δ' = a(1 − λδ) along it for a rate a, so that
+
+    cⱼ = aΔ φ₁(−λⱼ aΔ),      φ₁(z) = (e^z − 1)/z,
+
+with λ = −1 for I (exact), and the softmax curvature for R (exponential Euler; derivations below).
+`isotropic_directions`, `logits_directions` and `residual_directions` give uⱼ and λⱼ, `feedback_coefficients` and
+`logits_coefficients` give cⱼ;
+tests/lesde_infer/test_impacts.py checks them against numerical integration.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from lesde_infer._jax import jnp
+
+Impact = Literal["I", "L", "R"]
+IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
+
+# Growth by e^50 over one interval explains nothing a record could hold; the clip keeps gradients finite.
+MAXIMAL_EXPONENT = 50.0
+
+
+@dataclass(frozen=True)
+class IntervalDirections:
+    """Directions uⱼ along which the impacts move the class means in one interval.
+
+    Attributes
+    ----------
+    contrast : array, shape (component, class, feature)
+        Directions of the contrasts; their mean over classes vanishes, and they are orthogonal.
+    contrast_feedback : array, shape (component,)
+        λⱼ along each direction: −1 for I, the eigenvalue of the softmax curvature for R; not used for L.
+    shared : array, shape (component, feature)
+        Directions of the mean over classes; they are orthogonal.
+    shared_feedback : array, shape (component,)
+        As `contrast_feedback`, for the mean over classes.
+    """
+
+    contrast: Float[np.ndarray, "component class_ feature"]
+    contrast_feedback: Float[np.ndarray, " component"]
+    shared: Float[np.ndarray, "component feature"]
+    shared_feedback: Float[np.ndarray, " component"]
+
+
+def simplex_directions(n_classes: int) -> Float[np.ndarray, "class_ class_"]:
+    """Return the unit vectors d̂ₖ along eₖ − 1/K, as rows: the vertices of a centred simplex."""
+    directions = np.eye(n_classes) - 1.0 / n_classes
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def isotropic_directions(class_means: Float[np.ndarray, "class_ feature"]) -> IntervalDirections:
+    """Directions of the I model: the class means themselves.
+
+    Since hₖ = X̄ᵏ, the mean over classes solves dX̄ = g X̄ dt and the contrasts solve dc = (γ/K) c dt: one direction
+    each, and e^{aΔ} − 1 = aΔ φ₁(aΔ) is the coefficient with λ = −1.
+    """
+    mean = class_means.mean(axis=0)
+    return IntervalDirections((class_means - mean)[None], -np.ones(1), mean[None], -np.ones(1))
+
+
+def logits_directions(class_means: Float[np.ndarray, "class_ class_"]) -> IntervalDirections:
+    """Directions of the L model.
+
+    With aₗ = d̂ₗ·X̄ˡ = ā + δₗ and d̂ₖ·d̂ₗ = −1/(K−1) for k ≠ l, the drift moves ā at rate γ/K and each δₗ at
+    rate s/K, s = α + β/(K−1). Integrating Dₖ = (1/K)(γ ā d̂ₖ + α δₖ d̂ₖ + β Σ_{l≠k} δₗ d̂ₗ) (the term in ā uses
+    Σₗ d̂ₗ = 0) and splitting off the mean over classes leaves
+
+        contrasts:  (e^{γΔ/K} − 1) ā d̂ₖ  +  (γ/K) φ (δₖ d̂ₖ − m),      m = (1/K) Σₗ δₗ d̂ₗ,
+        mean:       g φ m,                                              φ = (e^{sΔ/K} − 1)/(s/K).
+
+    The two directions of the contrasts are orthogonal: Σₖ ā δₖ |d̂ₖ|² = 0 and Σₖ d̂ₖ = 0.
+    """
+    directions = simplex_directions(len(class_means))
+    amplitudes = (directions * class_means).sum(axis=1)
+    common = amplitudes.mean()
+    individual = (amplitudes - common)[:, None] * directions
+    mean = individual.mean(axis=0)
+    return IntervalDirections(np.stack([common * directions, individual - mean]), np.zeros(2), mean[None], np.zeros(1))
+
+
+def residual_directions(
+    residuals: Float[np.ndarray, "class_ given_class"],
+    curvature: Float[np.ndarray, "given_class given_class"],
+    classifier: Float[np.ndarray, "given_class feature"] | None,
+) -> IntervalDirections:
+    """Directions of the R model: the eigenvectors of the softmax curvature, as seen in feature space.
+
+    Parameters
+    ----------
+    residuals : array, shape (class, given class)
+        Class means of e_given − softmax(logits).
+    curvature : array, shape (given class, given class)
+        C̄, the mean over classes of the class means of diag(s) − s sᵀ, s = softmax(logits).
+    classifier : array, shape (given class, feature), or None
+        W of the linear classifier on these features; None where the features are the logits.
+
+    Notes
+    -----
+    Linearising the residuals around the record, a shift δ of the features changes rₖ by −C̄ W δ, so with
+    a = γ/K (contrasts) or a = g (mean over classes) and V = Wᵀ
+
+        dδ/dt = a V (r − C̄ Vᵀ δ)   ⇒   δ(Δ) = aΔ φ₁(−aΔ V C̄ Vᵀ) V r,    φ₁(z) = (e^z − 1)/z.
+
+    With the thin singular value decomposition V = A S Bᵀ and S Bᵀ C̄ B S = U Λ Uᵀ this is
+    δ(Δ) = Σⱼ aΔ φ₁(−aΔ λⱼ) (A U)ⱼ (Uᵀ S Bᵀ r)ⱼ: the directions are the columns of A U, orthonormal.
+    """
+    n_given = residuals.shape[1]
+    if classifier is None:
+        left, scaled = np.eye(n_given), np.eye(n_given)
+    else:
+        left, singular, right = np.linalg.svd(classifier.T, full_matrices=False)
+        scaled = singular[:, None] * right
+    eigenvalues, eigenvectors = np.linalg.eigh(scaled @ curvature @ scaled.T)
+    axes = left @ eigenvectors  # (feature, component)
+    coordinates = residuals @ scaled.T @ eigenvectors  # (class, component)
+    mean = coordinates.mean(axis=0)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    contrast = np.einsum("kj,fj->jkf", coordinates - mean, axes)
+    return IntervalDirections(contrast, eigenvalues, (axes * mean).T, eigenvalues)
+
+
+def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:
+    """φ₁(z) = (e^z − 1)/z, with φ₁(0) = 1, smooth there; z is clipped from above at `MAXIMAL_EXPONENT`."""
+    z = jnp.minimum(exponent, MAXIMAL_EXPONENT)
+    small = jnp.abs(z) < 1e-4
+    safe = jnp.where(small, 1.0, z)
+    return jnp.where(small, 1.0 + z / 2.0 + z * z / 6.0, jnp.expm1(safe) / safe)
+
+
+def feedback_coefficients(
+    push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
+) -> Float[Array, "*batch time component"]:
+    """Coefficients cⱼ = aΔ φ₁(−λⱼ aΔ) for a push aΔ: γΔ/K for contrasts, gΔ for the mean over classes."""
+    return push[..., None] * phi_1(-feedback * push[..., None])
+
+
+def logits_coefficients(
+    gamma: Float[Array, " time"],
+    global_rate: Float[Array, " time"],
+    lengths: Float[Array, " time"],
+    n_classes: Float[Array, ""],
+) -> Float[Array, "2 time 2"]:
+    """Coefficients of the L model's directions: contrasts first, then the mean over classes (padded by a zero)."""
+    exponent = jnp.minimum(gamma * lengths / n_classes, MAXIMAL_EXPONENT)
+    relative = phi_1(spread_rate(gamma, global_rate, n_classes) * lengths / n_classes)
+    contrast = jnp.stack([jnp.expm1(exponent), exponent * relative], axis=-1)
+    shared = global_rate * lengths * relative
+    return jnp.stack([contrast, jnp.stack([shared, jnp.zeros_like(shared)], axis=-1)])
+
+
+def spread_rate(
+    gamma: Float[Array, "..."], global_rate: Float[Array, "..."], n_classes: Float[Array, ""] | int
+) -> Float[Array, "..."]:
+    """s = α + β/(K−1), the rate at which differences of amplitude between classes grow under L (per unit time)."""
+    alpha, beta = elasticity_from_rates(gamma, global_rate, n_classes)
+    return alpha + beta / (n_classes - 1)
+
+
+def elasticity_from_rates(
+    gamma: Float[Array, "..."], global_rate: Float[Array, "..."], n_classes: Float[Array, ""] | int
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return α = g + γ(K−1)/K and β = g − γ/K, the inverse of γ = α − β, g = (α + (K−1)β)/K."""
+    beta = global_rate - gamma / n_classes
+    return beta + gamma, beta

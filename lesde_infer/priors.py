@@ -1,0 +1,80 @@
+"""Weakly informative priors, scaled to the run.
+
+Scaling uses three things of each stratum: the size of its noise, the resolution of its rate, that is the standard
+error with which the better intervals determine it, and how far the intervals' own estimates reach. None says
+where the rate lies or whether it is positive: every rate's prior is symmetric around zero.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from lesde_infer._jax import jnp
+from lesde_infer.curves import CurvePrior
+
+RESOLUTION_QUANTILE = 0.1  # of the standard errors of the intervals: a rate below it could not be told from zero
+LARGEST_QUANTILE = 0.9  # of the intervals' own estimates, in absolute value
+MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the intervals agree
+NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
+MEASURED_NOISE_SPREAD = (2.0, 2.0, 0.5)  # the same where an interval is one number: see `measured`
+VARIANCE_SPREAD = (10.0, 10.0, 6.0)  # of log σ²
+TINY = 1e-300  # keeps logarithms and divisions defined where an impact or an increment vanishes exactly
+
+
+@dataclass(frozen=True)
+class StratumScale:
+    """Scales of the priors of one stratum.
+
+    Attributes
+    ----------
+    reference : float
+        Resolution of the rate, per unit time (1 where the location curve is no rate).
+    location : tuple of float
+        Mean of the level, and standard deviations of level, slope and amplitude, of the location curve's u.
+    noise : tuple of float
+        The same of the log noise scale.
+    """
+
+    reference: float
+    location: tuple[float, float, float, float]
+    noise: tuple[float, float, float, float]
+
+    def measured(self) -> "StratumScale":
+        """Narrow the noise's prior for a stratum of one number an interval.
+
+        There a wiggly location could pass through a single interval, isolated in log time, while a wiggly noise scale
+        vanishes around it, and the likelihood would have spikes. Noise scales of such strata are nearly log-linear.
+        """
+        return replace(self, noise=(self.noise[0], *MEASURED_NOISE_SPREAD))
+
+
+def rate_scale(
+    estimates: Float[np.ndarray, " time"], errors: Float[np.ndarray, " time"], noise: Float[np.ndarray, " time"]
+) -> StratumScale:
+    """Scale the prior of a rate by each interval's own estimate of it, its standard error, and the noise scale.
+
+    Two standard deviations of u reach the largest rates that the intervals suggest, with either sign; slope and
+    amplitude let u cross that span within the record, and can shrink to a constant.
+    """
+    reference = max(float(np.quantile(errors, RESOLUTION_QUANTILE)), TINY)
+    reach = np.arcsinh(float(np.quantile(np.abs(estimates), LARGEST_QUANTILE)) / reference)
+    spread = max(MINIMAL_SPREAD, float(reach) / 2.0)
+    return StratumScale(reference, (0.0, spread, spread, spread), (_log_median(noise), *NOISE_SPREAD))
+
+
+def log_variance_scale(log_variance: Float[np.ndarray, " time"]) -> StratumScale:
+    """Scale the prior of a log variance by its median, and its scatter by how far neighbours lie apart."""
+    scatter = np.abs(np.diff(log_variance)) / np.sqrt(2.0)
+    location = (float(np.median(log_variance)), *VARIANCE_SPREAD)
+    return StratumScale(1.0, location, (_log_median(scatter), *NOISE_SPREAD))
+
+
+def _log_median(values: Float[np.ndarray, " time"]) -> float:
+    return float(np.log(max(np.median(values), TINY)))
+
+
+def curve_prior(scales: list[StratumScale]) -> CurvePrior:
+    """Arrange priors for the model: location curves first, then log noise scales."""
+    rows = [scale.location for scale in scales] + [scale.noise for scale in scales]
+    return CurvePrior(*(jnp.asarray(column, float) for column in zip(*rows, strict=True)))

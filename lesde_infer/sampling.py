@@ -1,0 +1,295 @@
+"""Sampling the posterior: mode, information there, then NUTS in whitened coordinates.
+
+The steps run on the same NumPyro model, for a batch of models and their chains at once. With no information given,
+conditional whitening is the non-centred parametrisation, in which a first mode is sought; the Fisher information there
+whitens the model, in whose coordinates the mode is refined (it is now the mode of Laplace's approximation of the
+marginal posterior of the hyperparameters), and the information taken again for NUTS. Models and chains are
+lanes of one program, compiled once per shape: a second run of the same shape compiles nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpyro
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro.infer.hmc import HMCState, hmc
+from numpyro.infer.util import constrain_fn, log_density, potential_energy, unconstrain_fn
+
+from lesde_infer._jax import jax, jnp
+from lesde_infer.assembly import Batch
+from lesde_infer.curves import Curve, n_weights
+from lesde_infer.information import curve_information
+from lesde_infer.model import Parameters, StrataData, sample_parameters, strata_model
+from lesde_infer.whitening import ConditionalWhitening, WhiteningPoint
+
+Position = dict[str, Array]
+Progress = Callable[[int, int], None]
+"""Called with the number of iterations done and their total."""
+
+START_JITTER = 0.2  # of the unconstrained hyperparameters around the mode: chains start apart, in the typical set
+WEIGHT_JITTER = 0.5  # of the whitened weights, in units of their posterior's standard deviation
+TARGET_ACCEPTANCE = 0.9
+MAXIMAL_TREE_DEPTH = 8
+FORBIDDEN = 1e100  # potential energy where it overflows
+FIRST_ITERATIONS = 400
+REFINING_ITERATIONS = 60
+REFINEMENTS = 2
+PROGRESS_ITERATIONS = 50  # between two reports of progress; a shape of its own, so that any total reuses one program
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compiled once: family of curves, whether strata are coupled, whether interval lengths are mixed."""
+
+    curve: Curve
+    coupled: bool
+    mixed: bool
+
+    def model(self, data: StrataData, point: WhiteningPoint) -> None:
+        """Run the model in whitened coordinates."""
+        with numpyro.handlers.reparam(config={"curve_weights": ConditionalWhitening(point)}):
+            self.plain_model(data)
+
+    def plain_model(self, data: StrataData) -> None:
+        """Run the model in its own coordinates."""
+        strata_model(data, curve=self.curve, coupled=self.coupled, mixed=self.mixed)
+
+    def parameters(self, values: Position, data: StrataData) -> Parameters:
+        """Return the parameters of the strata at values of the model's sites."""
+        substituted = numpyro.handlers.substitute(sample_parameters, data=values)
+        return substituted(data, curve=self.curve, mixed=self.mixed)
+
+    def interval_log_likelihood(self, values: Position, data: StrataData) -> Float[Array, "stratum time"]:
+        """Log density of each interval at values of the model's sites."""
+        _, trace = log_density(self.plain_model, (data,), {}, values)
+        return trace["increment"]["fn"].log_prob(trace["increment"]["value"])
+
+    def non_centred(self, data: StrataData) -> WhiteningPoint:
+        """Return the whitening without information, which is the non-centred parametrisation."""
+        shape = (*data.prior.level_mean.shape, n_weights(self.curve))
+        return WhiteningPoint(jnp.zeros((*shape, shape[-1])), jnp.zeros(shape))
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """Draws of a batch of models.
+
+    Attributes
+    ----------
+    values : dict of arrays, shape (model, chain, draw, ...)
+        Values of all sites.
+    parameters : Parameters, with leading axes (model, chain, draw)
+        Rates, noise scales and the rest, per stratum and interval.
+    log_likelihood : array, shape (model, chain, draw, stratum, time)
+        Log density of each interval.
+    statistics : dict of arrays, shape (model, chain, draw)
+        ``diverging``, ``n_steps`` (gradients), ``energy``, ``lp``, ``acceptance_rate``, ``step_size``.
+    """
+
+    values: Position
+    parameters: Parameters
+    log_likelihood: Float[np.ndarray, "model chain draw stratum time"]
+    statistics: dict[str, np.ndarray]
+
+
+def _potential(variant: Variant, position: Position, data: StrataData, point: WhiteningPoint) -> Array:
+    return potential_energy(variant.model, (data, point), {}, position)
+
+
+@lru_cache(maxsize=32)
+def _objective(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoint], tuple[Array, Position]]:
+    def total(positions: Position, data: StrataData, point: WhiteningPoint) -> Array:
+        return jax.vmap(lambda *lane: _potential(variant, *lane))(positions, data, point).sum()
+
+    return jax.jit(jax.value_and_grad(total))
+
+
+@lru_cache(maxsize=32)
+def _start(variant: Variant) -> Callable[[StrataData, WhiteningPoint], Position]:
+    """Return the function that gives the median of every hyperparameter's prior, and weights at their centre."""
+
+    def start(data: StrataData, point: WhiteningPoint) -> Position:
+        seeded = numpyro.handlers.seed(variant.model, jax.random.key(0))
+        initialised = numpyro.handlers.substitute(seeded, substitute_fn=numpyro.infer.init_to_median(num_samples=15))
+        trace = numpyro.handlers.trace(initialised).get_trace(data, point)
+        latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        return _at_origin(unconstrain_fn(variant.model, (data, point), {}, latent))
+
+    return jax.jit(jax.vmap(start))
+
+
+def _at_origin(position: Position) -> Position:
+    """Put whitened weights at the origin, where they are at their own mode."""
+    return {name: jnp.zeros_like(v) if name.endswith("_whitened") else v for name, v in position.items()}
+
+
+@lru_cache(maxsize=32)
+def _whiten_at(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoint], WhiteningPoint]:
+    """Return the function that gives the Gaussian approximation of the likelihood at a position."""
+
+    def log_likelihood(weights: Array, values: Position, data: StrataData) -> Array:
+        return variant.interval_log_likelihood({**values, "curve_weights": weights}, data).sum()
+
+    def whiten_at(position: Position, data: StrataData, point: WhiteningPoint) -> WhiteningPoint:
+        values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
+        weights, time_scale = values["curve_weights"], values.get("power_time_scale", jnp.zeros(()))
+        parameters = variant.parameters(values, data)
+        information = curve_information(
+            parameters, weights, time_scale, data, curve=variant.curve, coupled=variant.coupled
+        )
+        score = jax.grad(log_likelihood)(weights, values, data)
+        return WhiteningPoint(information, jnp.einsum("cij,cj->ci", information, weights) + score)
+
+    return jax.jit(jax.vmap(whiten_at))
+
+
+def _sites(values: Position) -> Position:
+    """Keep the model's own sites, and leave out those that whitening adds."""
+    return {name: v for name, v in values.items() if not name.endswith(("_whitened", "_jacobian"))}
+
+
+def _descend(
+    variant: Variant, data: StrataData, point: WhiteningPoint, start: Position, iterations: int
+) -> Position:
+    """Lower the potential energy by L-BFGS from ``start``."""
+    flat, unravel = ravel_pytree(start)
+    objective = _objective(variant)
+
+    def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
+        value, gradient = objective(unravel(x), data, point)
+        flat_gradient = np.asarray(ravel_pytree(gradient)[0])
+        if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
+            return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
+        return float(value), flat_gradient
+
+    options = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
+    return unravel(scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options).x)
+
+
+def find_mode(variant: Variant, data: StrataData) -> tuple[Position, WhiteningPoint]:
+    """Find where chains start, and the whitening there, for each model of a batch.
+
+    Returns
+    -------
+    position : dict of arrays, shape (model, ...)
+        Mode in whitened coordinates, unconstrained.
+    point : WhiteningPoint, with a leading axis (model,)
+        Information at the mode.
+    """
+    point = variant.non_centred(data)
+    mode = _descend(variant, data, point, _start(variant)(data, point), FIRST_ITERATIONS)
+    for _ in range(REFINEMENTS):
+        point = _whiten_at(variant)(mode, data, point)
+        mode = _descend(variant, data, point, _at_origin(mode), REFINING_ITERATIONS)
+    return mode, _whiten_at(variant)(mode, data, point)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """NUTS over lanes (model, chain), as two compiled functions."""
+
+    start: Callable[[Position, Array, StrataData, WhiteningPoint], HMCState]
+    advance: Callable[[HMCState, StrataData, WhiteningPoint], tuple[HMCState, HMCState]]
+
+
+@lru_cache(maxsize=32)
+def _kernel(variant: Variant, n_warmup: int) -> _Kernel:
+    def potential(data: StrataData, point: WhiteningPoint) -> Callable[[Position], Array]:
+        return lambda position: _potential(variant, position, data, point)
+
+    initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
+
+    def start_one(position: Position, key: Array, data: StrataData, point: WhiteningPoint) -> HMCState:
+        return initialise(
+            position,
+            n_warmup,
+            target_accept_prob=TARGET_ACCEPTANCE,
+            max_tree_depth=MAXIMAL_TREE_DEPTH,
+            model_args=(data, point),
+            rng_key=key,
+        )
+
+    def over_lanes(function: Callable[..., HMCState], n_lane: int) -> Callable[..., HMCState]:
+        chains = jax.vmap(function, (0,) * n_lane + (None, None))
+        return jax.vmap(chains, (0,) * n_lane + (0, 0))
+
+    step_lanes = over_lanes(lambda state, data, point: step(state, (data, point)), 1)
+
+    def advance(state: HMCState, data: StrataData, point: WhiteningPoint) -> tuple[HMCState, HMCState]:
+        def body(state: HMCState, _: None) -> tuple[HMCState, HMCState]:
+            state = step_lanes(state, data, point)
+            return state, state._replace(z_grad=None, adapt_state=state.adapt_state.step_size, rng_key=None)
+
+        return jax.lax.scan(body, state, length=PROGRESS_ITERATIONS)
+
+    return _Kernel(jax.jit(over_lanes(start_one, 2)), jax.jit(advance))
+
+
+@lru_cache(maxsize=32)
+def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Parameters, Array]]:
+    """Return the function from unconstrained positions to sites, parameters and interval log likelihoods."""
+
+    def one(position: Position, data: StrataData, point: WhiteningPoint) -> tuple[Position, Parameters, Array]:
+        values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
+        return values, variant.parameters(values, data), variant.interval_log_likelihood(values, data)
+
+    draws = jax.vmap(one, (0, None, None))
+    return jax.jit(jax.vmap(jax.vmap(draws, (0, None, None))))
+
+
+def sample(
+    variant: Variant,
+    batch: Batch,
+    mode: Position,
+    point: WhiteningPoint,
+    *,
+    seed: int,
+    n_warmup: int,
+    n_draws: int,
+    n_chains: int,
+    progress: Progress | None = None,
+) -> SampleRun:
+    """Run NUTS on all models of a batch, from around their modes.
+
+    Iterations are rounded up to a multiple of `PROGRESS_ITERATIONS`.
+    """
+    data = batch.data
+    run_key, jitter_key = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(run_key, (len(batch.models), n_chains))
+    n_warmup, n_draws = (-(-n // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS for n in (n_warmup, n_draws))
+    kernel = _kernel(variant, n_warmup)
+    state = kernel.start(_scatter(mode, jitter_key, n_chains), keys, data, point)
+    kept = []
+    for done in range(0, n_warmup + n_draws, PROGRESS_ITERATIONS):
+        state, states = kernel.advance(state, data, point)
+        if done >= n_warmup:
+            kept.append(jax.tree.map(np.asarray, states))
+        if progress is not None:
+            progress(done + PROGRESS_ITERATIONS, n_warmup + n_draws)
+    # Iterations lead; lanes (model, chain) go before draws.
+    draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 2), *kept)
+    values, parameters, log_likelihood = _of_draws(variant)(draws.z, data, point)
+    statistics = {
+        "diverging": draws.diverging,
+        "n_steps": draws.num_steps,
+        "energy": draws.energy,
+        "lp": -draws.potential_energy,
+        "acceptance_rate": draws.accept_prob,
+        "step_size": draws.adapt_state,
+    }
+    return SampleRun(values, parameters, np.asarray(log_likelihood), statistics)
+
+
+def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
+    """Starting points: hyperparameters jittered around the mode, whitened weights around zero, their own centre."""
+    keys = jax.random.split(key, len(mode))
+    starts = {}
+    for (name, value), site_key in zip(sorted(_at_origin(mode).items()), keys, strict=True):
+        spread = WEIGHT_JITTER if name.endswith("_whitened") else START_JITTER
+        noise = jax.random.normal(site_key, (len(value), n_chains, *value.shape[1:]))
+        starts[name] = value[:, None] + spread * noise
+    return starts
