@@ -1,0 +1,169 @@
+"""``lesde fit`` and ``lesde check``: infer elasticity, and compare what follows with what was recorded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from lesde_infer.cli.console import note, progress_bars, results_console
+from lesde_infer.cli.options import (
+    AllowUnconvergedOption,
+    CurveOption,
+    ElasticityOption,
+    ForceOption,
+    GroupOption,
+    ImpactOption,
+    JsonOption,
+    LayerOption,
+    SeedOption,
+    UntilOption,
+)
+from lesde_infer.cli.output_files import check_outputs, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lesde_infer.fit_result import Fit
+
+SHOWN_STEPS = 7
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("fit")(fit)
+    app.command("check")(check)
+
+
+def fit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recording.")],
+    layer: LayerOption = None,
+    impact: ImpactOption = "R",
+    elasticity: ElasticityOption = "homogeneous",
+    curve: CurveOption = "gp",
+    group: GroupOption = "labels",
+    until: UntilOption = None,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
+    ] = None,
+    json: JsonOption = None,
+    allow_unconverged: AllowUnconvergedOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Infer elasticity, and whether features separate."""
+    check_outputs([out, json], inputs=[file], force=force)
+    from lesde_infer.inference import fit as run_fit
+
+    with progress_bars() as show:
+        result = run_fit(
+            file,
+            layer=layer,
+            impact=impact,
+            elasticity=elasticity,
+            curve=curve,
+            group=group,
+            until=until,
+            seed=seed,
+            allow_unconverged=allow_unconverged,
+            progress=show,
+        )
+    if out is not None:
+        result.save(out, force=force)
+    summary = result.to_json()
+    show_fit(result, summary, results_console(json))
+    if out is not None and json != "-":
+        print(f"\nposterior: {out}")
+    write_json(summary, json, force=force)
+
+
+def check(
+    fitted: Annotated[Path, typer.Argument(metavar="FIT", help="Posterior made by lesde fit --out.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording that was fitted.")],
+    n_draws: Annotated[int, typer.Option("--draws", min=2, help="Simulated runs.")] = 100,
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Simulate a run again under its fit, and compare.
+
+    Separation and collapse of the simulated features are held against those recorded: does the model say what
+    happened?
+    """
+    check_outputs([json], inputs=[fitted, file], force=force)
+    from lesde_infer.fit_result import load
+    from lesde_infer.predictive import check as run_check
+
+    result = run_check(load(fitted), file, n_draws=n_draws, seed=seed).to_json()
+    show_check(result, results_console(json))
+    write_json(result, json, force=force)
+
+
+def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None:
+    """Print the verdict, the curves at a few steps, and what to doubt."""
+    if not summary["converged"]:
+        note("this fit did NOT converge; its numbers cannot be trusted")
+    console.print(result.verdict().sentence)
+    console.print(_curve_table(summary["curves"]))
+    tail = summary["tail_index"]
+    console.print(f"P(γ > 0 at the end)      {summary['probability_gamma_positive']:.3f}")
+    console.print(f"P(all classes separable) {summary['probability_separable']:.3f}")
+    console.print(f"tail index of γ          {tail['mean']:.2f} ({tail['q05']:.2f} to {tail['q95']:.2f})")
+    console.print(
+        f"sampler                  r-hat ≤ {summary['r_hat_max']:.3f}, ESS ≥ {summary['ess_bulk_min']:.0f} bulk and "
+        f"{summary['ess_tail_min']:.0f} tail, {summary['divergences']} divergences, {summary['wall_seconds']:.0f} s"
+    )
+    for flag in summary["flags"]:
+        console.print(f"flag {flag['name']}, steps {flag['start_step']} to {flag['stop_step']}: {flag['message']}")
+
+
+def show_check(result: dict[str, Any], console: "Console") -> None:
+    """Print observed and predicted metrics at the last step."""
+    table = plain_table(f"At step {result['horizon_step']}, simulated from step {result['at_step']}")
+    for heading in ("metric", "observed", "predicted", "90 % interval", "p-value"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, quantiles in result["predicted"].items():
+        table.add_row(
+            name.replace("_", " "),
+            _number(result["observed"][name]),
+            _number(quantiles["q50"]),
+            f"{_number(quantiles['q05'])} to {_number(quantiles['q95'])}",
+            _number(result["p_values"][name]),
+        )
+    console.print(table)
+    console.print(
+        f"P(all classes separable) {result['probability_separable']:.3f} "
+        f"± {result['probability_separable_error']:.3f}; observed: {'yes' if result['separable_observed'] else 'no'}"
+    )
+
+
+def _curve_table(curves: dict[str, Any]) -> "Table":
+    names = [name for name in ("gamma", "alpha", "beta", "kappa") if name in curves]
+    table = plain_table("Rates per step: median (90 % interval)")
+    table.add_column("step", justify="right")
+    for name in names:
+        table.add_column({"gamma": "γ = α − β", "alpha": "α", "beta": "β", "kappa": "κ"}[name], justify="right")
+    steps = curves["step"]
+    for index in np.unique(np.linspace(0, len(steps) - 1, SHOWN_STEPS).round().astype(int)).tolist():
+        table.add_row(
+            f"{steps[index]:.0f}",
+            *(
+                f"{_number(curves[name]['q50'][index])} "
+                f"({_number(curves[name]['q05'][index])} to {_number(curves[name]['q95'][index])})"
+                for name in names
+            ),
+        )
+    return table
+
+
+def plain_table(title: str) -> "Table":
+    """Return an empty table in the style of all tables here."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
