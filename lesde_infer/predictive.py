@@ -6,8 +6,9 @@ where the impact is R on a hidden layer. Metrics of separability and collapse (`
 taken alike of the simulated and of the recorded features, at the same records and on the same samples: a
 posterior predictive check (Gelman, Meng and Stern 1996, Statistica Sinica 6, 733–807).
 
-A check of this kind sees the run twice, in the fit and in the comparison. It finds what the model cannot express;
-it says nothing about how well the model forecasts.
+A check of this kind sees the run twice, in the fit and in the comparison. It finds what the model cannot express, such
+as deviations that spread along some directions more than along others (NC1 then comes out too small), and says nothing
+about how well the model forecasts.
 """
 
 import os
@@ -35,8 +36,8 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 SLOW_METRICS = ("linear_separability", "linear_accuracy")
 """Metrics that cost 1–50 ms each, where the others cost less than 1 ms."""
 
-FEWEST_SLOW_DRAWS = 25
-"""Before the last step, slow metrics are taken of every m-th draw only, with m such that this many remain."""
+SLOW_METRIC_DRAWS = 25
+"""Before the last step, slow metrics are taken of every m-th path only, with m such that about this many remain."""
 
 LARGEST_FEATURE = 1e100
 """A simulated path that goes beyond this has failed: squares of larger features would overflow."""
@@ -99,10 +100,7 @@ class Check:
     n_failed_draws: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `lesde check --json` writes: the last step under the contract's names, and all in `series`.
-
-        What is not defined is None, which becomes null.
-        """
+        """Return what `lesde check --json` writes: all steps in `series`, the last beside it; None is not defined."""
         series = {
             name: {
                 **_quantiles(draws),
@@ -195,8 +193,8 @@ def check(
 
     Notes
     -----
-    Most of the time goes into `SLOW_METRICS`. At steps before the last they are therefore taken of an evenly thinned
-    choice of the paths, at least `FEWEST_SLOW_DRAWS` of them. `network_accuracy` and `nc4` are compared on the logits
+    Most of the time goes into `SLOW_METRICS`. Before the last step they are therefore taken of every m-th path only,
+    m = max(1, ⌊n_draws / `SLOW_METRIC_DRAWS`⌋). `network_accuracy` and `nc4` are compared on the logits
     and, with `nc3`, on a hidden layer under impact R, where the recorded classifier acts on the simulated features.
     """
     _check_arguments(n_draws=n_draws, n_times=n_times, seed=seed, max_samples_per_class=max_samples_per_class)
@@ -206,7 +204,7 @@ def check(
         start = _start(fit, opened, max_samples_per_class, seed)
         recorded = [_recorded(opened, fit.settings.layer, record)[start.samples] for record in records.tolist()]
     rates = fit.interval_rates(n_draws, seed)
-    stride = max(1, rates.n_draws // FEWEST_SLOW_DRAWS)
+    stride = max(1, rates.n_draws // SLOW_METRIC_DRAWS)
     quick = tuple(name for name in start.metrics if name not in SLOW_METRICS)
     measured, means = [], []
     for draw, path in enumerate(_paths(fit, start, rates, records, seed)):
