@@ -189,23 +189,54 @@ def find_mode(variant: Variant, data: StrataData) -> tuple[Position, WhiteningPo
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Order and shapes of the sites of one model in a flat vector: NUTS moves one array faster than several.
+
+    Attributes
+    ----------
+    sites : tuple of (name, shape)
+        Sites in order.
+    """
+
+    sites: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, position: Position, n_lead: int) -> "Layout":
+        """Return the layout of a position with ``n_lead`` leading axes."""
+        return cls(tuple((name, value.shape[n_lead:]) for name, value in sorted(position.items())))
+
+    def ravel(self, position: Position, n_lead: int) -> Float[Array, "*lead position"]:
+        """Concatenate the sites of a position with ``n_lead`` leading axes."""
+        flat = [position[name].reshape(*position[name].shape[:n_lead], -1) for name, _ in self.sites]
+        return jnp.concatenate(flat, axis=-1)
+
+    def unravel(self, flat: Float[Array, "*lead position"]) -> Position:
+        """Undo `ravel`."""
+        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.sites])
+        parts = jnp.split(flat, ends[:-1], axis=-1)
+        return {
+            name: part.reshape(*flat.shape[:-1], *shape) for (name, shape), part in zip(self.sites, parts, strict=True)
+        }
+
+
+@dataclass(frozen=True)
 class _Kernel:
     """NUTS over lanes (model, chain), as two compiled functions."""
 
-    start: Callable[[Position, Array, StrataData, WhiteningPoint], HMCState]
+    start: Callable[[Array, Array, StrataData, WhiteningPoint], HMCState]
     advance: Callable[[HMCState, StrataData, WhiteningPoint], tuple[HMCState, HMCState]]
 
 
 @lru_cache(maxsize=32)
-def _kernel(variant: Variant, n_warmup: int) -> _Kernel:
-    def potential(data: StrataData, point: WhiteningPoint) -> Callable[[Position], Array]:
-        return lambda position: _potential(variant, position, data, point)
+def _kernel(variant: Variant, n_warmup: int, layout: Layout) -> _Kernel:
+    def potential(data: StrataData, point: WhiteningPoint) -> Callable[[Array], Array]:
+        return lambda flat: _potential(variant, layout.unravel(flat), data, point)
 
     initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
-    def start_one(position: Position, key: Array, data: StrataData, point: WhiteningPoint) -> HMCState:
+    def start_one(flat: Array, key: Array, data: StrataData, point: WhiteningPoint) -> HMCState:
         return initialise(
-            position,
+            flat,
             n_warmup,
             target_accept_prob=TARGET_ACCEPTANCE,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
@@ -261,8 +292,9 @@ def sample(
     run_key, jitter_key = jax.random.split(jax.random.key(seed))
     keys = jax.random.split(run_key, (len(batch.models), n_chains))
     n_warmup, n_draws = (-(-n // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS for n in (n_warmup, n_draws))
-    kernel = _kernel(variant, n_warmup)
-    state = kernel.start(_scatter(mode, jitter_key, n_chains), keys, data, point)
+    layout = Layout.of(mode, 1)
+    kernel = _kernel(variant, n_warmup, layout)
+    state = kernel.start(layout.ravel(_scatter(mode, jitter_key, n_chains), 2), keys, data, point)
     kept = []
     for done in range(0, n_warmup + n_draws, PROGRESS_ITERATIONS):
         state, states = kernel.advance(state, data, point)
@@ -272,7 +304,7 @@ def sample(
             progress(done + PROGRESS_ITERATIONS, n_warmup + n_draws)
     # Iterations lead; lanes (model, chain) go before draws.
     draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 2), *kept)
-    values, parameters, log_likelihood = _of_draws(variant)(draws.z, data, point)
+    values, parameters, log_likelihood = _of_draws(variant)(layout.unravel(draws.z), data, point)
     statistics = {
         "diverging": draws.diverging,
         "n_steps": draws.num_steps,

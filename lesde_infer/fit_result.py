@@ -1,0 +1,249 @@
+"""The result of a fit: posterior, diagnostics, flags and verdict, saved and loaded without loss."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from data_tools.errors import InputError
+from lesde_infer.diagnostics import Diagnostics, diagnose, table
+from lesde_infer.flags import Flag, find_flags
+from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.verdict import Verdict, judge
+
+FORMAT, VERSION = "lesde-fit", 1
+LARGEST_SCATTER = 4.0  # of a log growth or log variance: beyond, the exponential of a Student-t has no mean
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for.
+
+    Attributes
+    ----------
+    layer, impact, elasticity, curve, group : str
+        See `lesde_infer.inference.fit`.
+    seed : int
+        Seed of the sampler.
+    until : int or None
+        Last optimizer step used.
+    """
+
+    layer: str
+    impact: str
+    elasticity: str
+    curve: str
+    group: str
+    seed: int
+    until: int | None
+
+
+class Fit:
+    """Posterior of the LE-SDE of one run.
+
+    Attributes
+    ----------
+    data : DataTree
+        ArviZ groups ``posterior``, ``sample_stats``, ``log_likelihood`` (per interval and stratum),
+        ``observed_data`` and ``constant_data``.
+    """
+
+    def __init__(self, data: xr.DataTree) -> None:
+        self.data = data
+
+    @property
+    def posterior(self) -> xr.DataTree:
+        """Posterior draws: ``alpha``, ``beta``, ``gamma``, ``kappa`` (chain, draw, time), ``tail_index`` and more."""
+        node = self.data["posterior"]
+        assert isinstance(node, xr.DataTree)  # noqa: S101  (a group, by construction)
+        return node
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What was asked for."""
+        return Settings(**json.loads(self.data.attrs["settings"]))
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """Versions, recording and time of the fit."""
+        return dict(json.loads(self.data.attrs["provenance"]))
+
+    @property
+    def _constant(self) -> xr.Dataset:
+        return self.data["constant_data"].to_dataset()
+
+    @property
+    def steps(self) -> Int[np.ndarray, " record"]:
+        """Optimizer steps of the records that were fitted."""
+        return self._constant["step"].to_numpy()
+
+    @property
+    def times(self) -> Float[np.ndarray, " record"]:
+        """Times of the records that were fitted."""
+        return self._constant["record_time"].to_numpy()
+
+    @property
+    def class_sizes(self) -> Int[np.ndarray, " class_"]:
+        """Recorded samples of each class."""
+        return self._constant["class_size"].to_numpy()
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_sizes)
+
+    @cached_property
+    def flags(self) -> list[Flag]:
+        """What the data do not identify, and where."""
+        return find_flags(
+            self.posterior.to_dataset(),
+            self._constant,
+            self.data["prior_widths"].to_dataset(),
+            impact=self.settings.impact,
+        )
+
+    @cached_property
+    def _diagnostics(self) -> Diagnostics:
+        return diagnose(self.posterior.to_dataset(), self.data["sample_stats"]["diverging"].to_numpy())
+
+    def diagnostics(self) -> Diagnostics:
+        """Convergence: worst r̂ and effective sample sizes, divergences, and what misses its limit."""
+        return self._diagnostics
+
+    def verdict(self) -> Verdict:
+        """Probabilities of elasticity and separation, and the verdict in words."""
+        probability = float(self.data.attrs["probability_separable"])
+        return judge(self.posterior.to_dataset(), self.flags, int(self.steps[-1]), probability)
+
+    def summary(self) -> xr.Dataset:
+        """Mean, sd, quantiles, r̂ and effective sample sizes; one row a parameter, curves on a grid."""
+        return table(self.posterior.to_dataset())
+
+    def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:
+        """Return what drives each interval, for posterior draws spread evenly over the chains.
+
+        Growth and individual noise scatter from interval to interval as the model has it, at most four scatters from
+        their curves. Attenuation of the drift in long intervals is not applied: it describes an estimate from
+        sparse records, not the motion.
+        """
+        posterior = self.posterior.to_dataset().stack(sample=("chain", "draw")).transpose("sample", ...)
+        n_samples = posterior.sizes["sample"]
+        chosen = posterior.isel(sample=np.unique(np.linspace(0, n_samples - 1, n_draws).round().astype(int)))
+        rng = np.random.default_rng([seed, n_draws])
+        length, n_steps = self._constant["length"].to_numpy(), self._constant["n_steps"].to_numpy()
+        shape = (chosen.sizes["sample"], len(length))
+
+        def values(name: str, **select: str) -> Float[np.ndarray, "draw ..."]:
+            return chosen[name].sel(select).to_numpy() if select else chosen[name].to_numpy()
+
+        def degrees(stratum: str) -> Float[np.ndarray, " draw"]:
+            return values("degrees", stratum=stratum)
+
+        def growth_with_steps(stratum: str) -> Float[np.ndarray, "draw time"]:
+            """n^ω relative to the longest interval."""
+            if "interval_exponent" not in chosen:
+                return np.ones(shape)
+            return (n_steps / n_steps.max()) ** values("interval_exponent", stratum=stratum)[:, None]
+
+        def scatter(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
+            standard = rng.standard_t(degrees(stratum)[:, None], size=shape)
+            return np.clip(standard, -LARGEST_SCATTER, LARGEST_SCATTER) * values(name)
+
+        root = np.sqrt(length)
+        growth_noise = scatter("growth", "growth_scatter") * growth_with_steps("growth") * root
+        log_noise = scatter("individual", "individual_scatter") / 2.0
+        individual = values("individual_scale") * np.exp(log_noise) * growth_with_steps("individual") * root
+        return IntervalRates(
+            gamma=values("gamma"),
+            global_rate=values("global_rate"),
+            kappa=values("kappa") + growth_noise / length,
+            global_sd=values("global_scale") * growth_with_steps("shared") * root,
+            class_sd=values("class_scale") * growth_with_steps("contrast") * root,
+            individual_sd=individual,
+            global_dof=degrees("shared"),
+            class_dof=degrees("contrast"),
+            individual_dof=np.full(shape[0], np.inf),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the machine-readable result (DESIGN section 6): plain numbers, strings and lists."""
+        diagnostics, verdict, settings = self.diagnostics(), self.verdict(), self.settings
+        step = np.interp(self.posterior["time"].to_numpy(), self.times, self.steps)
+        curves: dict[str, Any] = {"step": step.tolist()}
+        for name in ("gamma", "alpha", "beta", "kappa"):
+            curves[name] = {
+                label: self.posterior[name].quantile(q, ["chain", "draw"]).to_numpy().tolist()
+                for label, q in QUANTILES.items()
+            }
+        return {
+            "n_samples": int(self.class_sizes.sum()),
+            "n_features": int(self._constant.attrs["n_features"]),
+            "n_classes": self.n_classes,
+            "n_records": len(self.steps),
+            **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
+            "converged": diagnostics.converged,
+            "r_hat_max": diagnostics.r_hat_max,
+            "ess_bulk_min": diagnostics.ess_bulk_min,
+            "ess_tail_min": diagnostics.ess_tail_min,
+            "divergences": diagnostics.divergences,
+            "wall_seconds": float(self.data.attrs["wall_seconds"]),
+            "compile_seconds": float(self.data.attrs["compile_seconds"]),
+            "probability_gamma_positive": verdict.probability_gamma_positive,
+            "gamma_end": dataclasses.asdict(verdict.gamma_end),
+            "tail_index": dataclasses.asdict(verdict.tail_index),
+            "paper_tail_index": dataclasses.asdict(verdict.paper_tail_index),
+            "probability_separable": verdict.probability_separable,
+            "phase_probabilities": verdict.phase_probabilities,
+            "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            "curves": curves,
+        }
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write the fit to a NetCDF file, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            If the file exists and ``force`` is not set.
+        """
+        target = Path(path)
+        if target.exists() and not force:
+            raise InputError(f"{target} exists: choose another name, or overwrite it with --force (force=True)")
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            self.data.to_netcdf(partial, engine="h5netcdf")
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+
+def load(path: str | os.PathLike[str]) -> Fit:
+    """Read a fit that `Fit.save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no fit of this version.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; give a fit written by `lesde fit --out`")
+    try:
+        with xr.open_datatree(source, engine="h5netcdf") as opened:
+            data = opened.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source} is no readable fit; give a file written by `lesde fit --out`") from error
+    if data.attrs.get("format") != FORMAT:
+        raise InputError(f"{source} is no fit (a recording?); give a file written by `lesde fit --out`")
+    if int(data.attrs["version"]) != VERSION:
+        raise InputError(f"{source} is a fit of format version {data.attrs['version']}; this program reads {VERSION}: fit again")
+    return Fit(data)

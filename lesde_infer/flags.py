@@ -1,0 +1,117 @@
+"""Flags: what the data do not identify, and where.
+
+A flag names a stretch of the record in which a quantity should not be read at face value, and why:
+
+- ``gamma_not_identified``: the class means of the impact differ by no more than the sampling of n probes explains
+  (an F test at 1 %), or the posterior of γ is hardly narrower than its prior.
+- ``interval_bias``: records are so far apart that residuals relax within an interval (DESIGN section 4.10): the
+  relaxation number z = γ λ Δ/K, λ the softmax curvature along the residuals, exceeds `RELAXATION_LIMIT`, and there
+  are no bursts of short intervals to correct for it. γ is then only bounded from below.
+- ``beta_not_identified``: the rate g of the mean over classes, which tells β from α, is hardly narrower than its prior,
+  or so large that the mean relaxes within one interval and g is only bounded from below (R); or, under L, all
+  amplitudes are equal and only γ acts (DESIGN section 2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+from jaxtyping import Bool, Float
+
+F_TEST_LEVEL = 0.01
+RELAXATION_LIMIT = 0.3  # a linear response that relaxes at this rate is attenuated by 14 %
+SATURATION = 3.0  # g λ Δ beyond which the mean over classes has relaxed by 95 % within one interval
+LITTLE_LEARNED = 0.5  # posterior sd over prior sd: half the prior's width is left
+SHORTEST_SHARE = 0.05  # of the record: shorter stretches are not reported
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A stretch of the record in which something is not identified.
+
+    Attributes
+    ----------
+    name : str
+        What kind, see the module's docstring.
+    start_step, stop_step : int
+        First and last optimizer step of the stretch.
+    message : str
+        What is not identified, why, and what would help.
+    """
+
+    name: str
+    start_step: int
+    stop_step: int
+    message: str
+
+
+_MESSAGES = {
+    "gamma_not_identified": "γ has nothing to be identified by: the classes' impacts differ by no more than chance "
+    "among this many probe samples, or the posterior is hardly narrower than the prior",
+    "interval_bias": "records are so far apart that residuals relax between them: γ is only bounded from below; "
+    "record in bursts (burst=2) or more densely here",
+    "beta_not_identified": "the mean over classes moves too little, or relaxes too fast, between records: "
+    "α and β are not identified one by one, only γ = α − β is",
+}
+
+
+def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dataset, *, impact: str) -> list[Flag]:
+    """Return the flags of a fit, in order of time.
+
+    Parameters
+    ----------
+    posterior, constant : Dataset
+        Groups of the fit (`lesde_infer.posterior`).
+    prior_widths : Dataset
+        ``gamma`` and ``global_rate`` along time: prior standard deviations of u, and the references.
+    impact : str
+        Impact of the fit.
+    """
+    rates = {name: _flat(posterior[name]) for name in ("gamma", "global_rate")}
+    unlearned = {
+        name: _width(rates[name], prior_widths.attrs[f"{name}_reference"]) > LITTLE_LEARNED * prior_widths[name].to_numpy()
+        for name in rates
+    }
+    sizes = constant["class_size"].to_numpy()
+    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, len(sizes) - 1, sizes.sum() - len(sizes))
+    length = constant["length"].to_numpy()
+    where = {
+        "gamma_not_identified": (constant["impact_f"].to_numpy() < critical) | unlearned["gamma"],
+        "beta_not_identified": unlearned["global_rate"],
+    }
+    if impact == "R":
+        push = np.median(rates["global_rate"], axis=0) * length * constant["shared_feedback"].to_numpy()
+        where["beta_not_identified"] = where["beta_not_identified"] | (push > SATURATION)
+        if "relaxation" not in posterior:
+            z = np.median(rates["gamma"], axis=0) * length * constant["contrast_feedback"].to_numpy() / len(sizes)
+            where["interval_bias"] = (z > RELAXATION_LIMIT) & ~where["gamma_not_identified"]
+    steps = constant["step"].to_numpy()
+    flags = [
+        Flag(name, int(steps[first]), int(steps[last + 1]), _MESSAGES[name])
+        for name, mask in where.items()
+        for first, last in _stretches(mask)
+    ]
+    return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
+
+
+def _flat(variable: xr.DataArray) -> Float[np.ndarray, "draw time"]:
+    values = variable.transpose("chain", "draw", "time").to_numpy()
+    return values.reshape(-1, values.shape[-1])
+
+
+def _width(rates: Float[np.ndarray, "draw time"], reference: float) -> Float[np.ndarray, " time"]:
+    """Posterior standard deviation of u = asinh(rate/reference), from the central 68 %, which outliers do not move."""
+    low, high = np.quantile(np.arcsinh(rates / reference), [0.16, 0.84], axis=0)
+    return (high - low) / 2.0
+
+
+def _stretches(mask: Bool[np.ndarray, " time"]) -> list[tuple[int, int]]:
+    """First and last interval of each run of flagged intervals; short gaps are bridged, short runs are dropped."""
+    shortest = max(1, round(SHORTEST_SHARE * len(mask)))
+    indices = np.flatnonzero(mask)
+    if len(indices) == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(indices) > shortest)
+    starts, stops = indices[np.r_[0, breaks + 1]], indices[np.r_[breaks, len(indices) - 1]]
+    return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b - a + 1 >= shortest]
