@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.dynamics import simulate_records
+from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.separability import class_means, pairwise_separable
@@ -49,7 +50,6 @@ BATCH_BYTES = 256 * 2**20
 """Simulated records that are held at the same time, or those of one draw, if larger."""
 
 RecordingSource: TypeAlias = str | os.PathLike[str] | Recording
-
 _MEND = "give the recording that was fitted"
 
 
@@ -210,8 +210,8 @@ def check(
     for draw, path in enumerate(_paths(fit, start, rates, records, seed)):
         means.append([class_means(features, start.groups, fit.n_classes) for features in path])
         for features, record in zip(path, records, strict=True):
-            complete = record == n_intervals or draw % stride == 0
-            measured.append(start.measure(features, record, start.metrics if complete else quick))
+            metrics = start.metrics if record == n_intervals or draw % stride == 0 else quick
+            measured.append(start.measure(features, record, metrics))
     predicted, observed = {}, {}
     at_records = [start.measure(*pair, start.metrics) for pair in zip(recorded, records, strict=True)]
     for name in start.metrics:
@@ -245,7 +245,7 @@ def probability_separable(
 ) -> tuple[float, float]:
     """Return the posterior probability that all pairs of classes are separable at the end, and its Monte-Carlo error.
 
-    As `check`, with the same parameters and errors, but only the last record is simulated, and no other metric taken.
+    Parameters and errors are those of `check`; only the last record is simulated, and no other metric taken.
     """
     _check_arguments(n_draws=n_draws, seed=seed, max_samples_per_class=max_samples_per_class)
     with _opened(recording) as opened:
@@ -288,8 +288,8 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
     layer, group = fit.settings.layer, fit.settings.group
     width = recording.features(layer).shape[2]
     labels = recording.labels if group == "labels" else recording.given_labels
-    classes, groups = np.unique(labels, return_inverse=True)
-    _check_same_run(fit, recording, len(classes))
+    _check_same_run(fit, recording, labels)
+    _, groups = np.unique(labels, return_inverse=True)
     is_logits, classifier = layer == recording.logits, None
     if fit.settings.impact == "R":
         if recording.n_classes != fit.n_classes:
@@ -317,11 +317,12 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
     )
 
 
-def _check_same_run(fit: "Fit", recording: Recording, n_groups: int) -> None:
+def _check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " sample"]) -> None:
     """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow."""
+    classes, sizes = np.unique(labels, return_counts=True)
     for name, found, fitted in (
-        ("samples", recording.n_samples, fit.n_samples),
-        ("classes", n_groups, fit.n_classes),
+        ("classes", len(classes), fit.n_classes),
+        *((f"samples of class {name}", *both) for name, *both in zip(classes, sizes, fit.class_sizes, strict=False)),
         ("records", min(recording.n_records, len(fit.steps)), len(fit.steps)),
     ):
         if found != fitted:
@@ -346,7 +347,7 @@ def _paths(
             start.given_labels if fit.settings.impact == "R" else start.groups,
             np.diff(fit.times),
             IntervalRates(**{field.name: getattr(rates, field.name)[draws] for field in fields(rates)}),
-            fit.settings.impact,
+            cast(Impact, fit.settings.impact),
             # Not the seed itself: where it made the recording, a path would repeat the recorded noise.
             seed=int(np.random.default_rng([seed, 1, batch]).integers(2**31)),
             keep=records,

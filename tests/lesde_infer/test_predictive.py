@@ -42,13 +42,20 @@ class KnownFit:
     layer: str = "logits"
     impact: str = "R"
     group: str = "labels"
-    n_classes: int = 3
-    n_samples: int = 24
+    sizes: tuple[int, ...] = (8, 8, 8)
     alpha: float = TRUTH["alpha"]
     beta: float = TRUTH["beta"]
     kappa: float = TRUTH["kappa"]
     scale: float = 1.0
     kappa_of_draw: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def class_sizes(self):
+        return np.array(self.sizes)
+
+    @property
+    def n_classes(self):
+        return len(self.sizes)
 
     @property
     def settings(self):
@@ -241,7 +248,7 @@ def test_undefined_metrics_become_null(tmp_path):
 def test_classes_with_many_samples_are_thinned_alike_for_observed_and_predicted(tmp_path):
     sizes = [3, 12, 9]
     path = make_run(tmp_path / "run.h5", impact="I", alpha=0.01, samples_per_class=sizes)
-    fit = KnownFit(impact="I", alpha=0.01)
+    fit = KnownFit(impact="I", alpha=0.01, sizes=tuple(sizes))
     with Recording(path) as recording:
         last, labels = np.asarray(recording.features("logits")[-1], dtype=float), recording.labels
     full = np.array([last[labels == k].mean(axis=0) for k in range(3)])
@@ -263,11 +270,13 @@ def test_classes_with_many_samples_are_thinned_alike_for_observed_and_predicted(
 def test_a_recording_that_grew_is_checked_up_to_the_fit(tmp_path):
     """Also by given labels, which the recording keeps apart."""
     path = make_run(tmp_path / "run.h5", impact="I", alpha=0.01, label_noise=0.4)
-    fit = KnownFit(steps=STEPS[:5], impact="I", alpha=0.01, group="given_labels")
-    result = quick_check(fit, path, n_times=9)
-    np.testing.assert_array_equal(result.steps, STEPS[1:5])  # all there are, but the first, which is given
     with Recording(path) as recording:
         features, given = np.asarray(recording.features("logits")[4], dtype=float), recording.given_labels
+    sizes = tuple(np.bincount(given))
+    assert sizes != (8, 8, 8)
+    fit = KnownFit(steps=STEPS[:5], impact="I", alpha=0.01, group="given_labels", sizes=sizes)
+    result = quick_check(fit, path, n_times=9)
+    np.testing.assert_array_equal(result.steps, STEPS[1:5])  # all there are, but the first, which is given
     expected = [features[given == k].mean(axis=0) for k in range(3)]
     np.testing.assert_allclose(result.class_means_observed[-1], expected)
     assert result.horizon_step == 40
@@ -279,8 +288,8 @@ def test_a_recording_that_grew_is_checked_up_to_the_fit(tmp_path):
         ({"layer": "fc1"}, "layer 'fc1' was not recorded; choose one of logits"),
         ({"steps": STEPS + (STEPS == 70)}, "step 70 at record 7, not 71"),
         ({"steps": np.append(STEPS, 130)}, "holds 13 records, but 14 were fitted"),
-        ({"n_samples": 25}, "holds 24 samples, but 25 were fitted"),
-        ({"n_classes": 4}, "holds 3 classes, but 4 were fitted"),
+        ({"sizes": (8, 9, 8)}, "holds 8 samples of class 1, but 9 were fitted"),
+        ({"sizes": (8, 8)}, "holds 3 classes, but 2 were fitted"),
     ],
 )
 def test_another_recording_than_the_fitted_one_is_refused(run, change, message):
@@ -331,7 +340,7 @@ def test_impact_r_needs_samples_of_each_output(tmp_path):
         given_labels=np.arange(24) % 2,
     )
     with pytest.raises(InputError, match="the network has 3 outputs, but /given_labels holds 2 classes"):
-        quick_check(KnownFit(n_classes=2, group="given_labels"), path)
+        quick_check(KnownFit(sizes=(12, 12), group="given_labels"), path)
 
 
 @pytest.mark.parametrize(("n_classes", "impact"), [(2, "L"), (3, "R")])
@@ -340,7 +349,7 @@ def test_probability_of_separation_at_both_extremes(tmp_path, n_classes, impact)
     labels = np.arange(24) % n_classes
     features = 0.5 * np.random.default_rng(1).normal(size=(13, 24, n_classes)) + 0.05 * np.eye(n_classes)[labels]
     path = write_recording(tmp_path / "run.h5", STEPS, labels, {"logits": features}, logits="logits")
-    elastic = KnownFit(impact=impact, n_classes=n_classes, alpha=0.3, kappa=0.0)
+    elastic = KnownFit(impact=impact, sizes=(24 // n_classes,) * n_classes, alpha=0.3, kappa=0.0)
     inelastic = replace(elastic, alpha=0.0)
     probability, error = probability_separable(elastic, path, n_draws=N_DRAWS)
     assert probability == 1
