@@ -53,8 +53,8 @@ def record(
 ) -> None:
     """Train a built-in network, and record its features.
 
-    By the protocol of the paper. Needs PyTorch: pip install 'lesde-infer[record]'. To record a network of your own, use data_tools.FeatureRecorder
-    in its training loop.
+    By the protocol of the paper. Needs PyTorch: pip install 'lesde-infer[record]'. To record a network of your own,
+    use data_tools.FeatureRecorder in its training loop.
     """
     check_outputs([out, json], force=force)
     try:
@@ -126,7 +126,8 @@ def simulate(
 ) -> None:
     """Simulate the LE-SDE with known rates.
 
-    For trying out what a fit makes of them: γ(t) = γ ((t + τ) / (T + τ))^−r with T the number of steps, r the tail index and τ = T/100; all else is constant.
+    For trying out what a fit makes of them. γ(t) = γ ((t + τ) / (T + τ))^−r with T the number of steps, r the tail
+    index and τ = T/100; all else is constant.
     """
     check_outputs([out, json], force=force)
     if burst > every:

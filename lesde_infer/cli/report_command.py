@@ -53,7 +53,8 @@ def report(
 ) -> None:
     """Write up fits as one self-contained HTML page.
 
-    The question, the answer, the evidence, the doubts. Recordings are fitted and checked first; the options from --layer on are for them.
+    The question, the answer, the evidence, the doubts. Recordings are fitted and checked first; the options from
+    --layer on are for them.
     """
     named = [_named(argument) for argument in files]
     paths = [path for _, path in named]
