@@ -1,5 +1,7 @@
 """The collapsed Student-t against the density of all coordinates, and the attenuation of long intervals."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import integrate, linalg, stats
@@ -73,6 +75,8 @@ def test_residual_is_the_squared_norm_of_what_is_left():
 def test_extreme_values_keep_density_and_gradient_finite():
     """Exact fits, vanished impacts, exploding rates, and noise scales far off: finite, so that a sampler survives."""
 
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1, 2))
     def total(coefficients, log_scale, degrees):
         square, product = jnp.array([[[4.0], [0.0], [4.0], [1e-30]]]), jnp.array([[[2.0], [0.0], [2.0], [1e-15]]])
         dimension = jnp.array([[2048.0]])
@@ -87,7 +91,7 @@ def test_extreme_values_keep_density_and_gradient_finite():
                     jnp.full((1, 4), log_scale),
                     jnp.array([[degrees]]),
                 )
-                value, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*arguments)
+                value, gradients = total(*arguments)
                 assert np.isfinite(value), (coefficient, log_scale, degrees)
                 assert all(np.isfinite(g).all() for g in gradients), (coefficient, log_scale, degrees)
 
@@ -124,5 +128,5 @@ def test_attenuation_falls_with_relaxation_and_with_length():
     values = np.asarray(attenuation(theta, jnp.array([1.0, 2.0, 10.0, 100.0])))
     assert (np.diff(values[:, 1:], axis=0) < 0).all()
     assert (np.diff(values, axis=1) < 0).all()
-    gradient = jax.grad(lambda x: attenuation(x, jnp.array([1.0, 50.0])).sum())
+    gradient = jax.jit(jax.grad(lambda x: attenuation(x, jnp.array([1.0, 50.0])).sum()))
     assert all(np.isfinite(gradient(jnp.asarray(x))) for x in (0.0, 1e-12, 1.0, 1e300))

@@ -1,7 +1,9 @@
 """The collapsed statistics against all samples: densities, least squares, invariances and refusals."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from scipy import stats
 from scipy.linalg import block_diag, helmert
 
 from data_tools.errors import InputError
-from lesde_infer._jax import jnp
+from lesde_infer._jax import jax, jnp
 from lesde_infer.assembly import assemble
 from lesde_infer.impacts import residual_directions
 from lesde_infer.model import Parameters, predict_intervals
@@ -45,24 +47,25 @@ def collapsed_log_density(statistics, rates, log_scales):
         index = [("contrast", "shared").index(name) for name in strata if name in ("contrast", "shared")]
         if not index:
             continue
-        data = type(batch.data)(*(take(leaf, model) for leaf in batch.data))
+        data = jax.tree.map(itemgetter(model), batch.data)
         values = (rates, log_scales, DEGREES, EXPONENT, RELAXATION)
         parameters = Parameters(*(jnp.asarray(value[index]) for value in values))
-        prediction = predict_intervals(parameters, data, coupled=batch.coupled)
-        increment = CollapsedStudentT(
-            prediction.coefficients,
-            data.direction_square,
-            data.direction_increment,
-            prediction.log_noise,
-            parameters.degrees[:, None],
-            data.dimension[:, None],
-        )
-        densities.append(np.asarray(increment.log_prob(data.increment_square)))
+        densities.append(np.asarray(interval_log_density(parameters, data, coupled=batch.coupled)))
     return np.concatenate(densities)
 
 
-def take(leaf, index):
-    return type(leaf)(*(take(part, index) for part in leaf)) if isinstance(leaf, tuple) else leaf[index]
+@partial(jax.jit, static_argnames="coupled")
+def interval_log_density(parameters, data, *, coupled):
+    prediction = predict_intervals(parameters, data, coupled=coupled)
+    increment = CollapsedStudentT(
+        prediction.coefficients,
+        data.direction_square,
+        data.direction_increment,
+        prediction.log_noise,
+        parameters.degrees[:, None],
+        data.dimension[:, None],
+    )
+    return increment.log_prob(data.increment_square)
 
 
 def sample_by_sample_log_density(run, layer, impact, rates, log_scales):
@@ -157,7 +160,7 @@ def gaussian_predictions(statistics, rates):
     residuals = []
     for stratum in range(2):
         model, row = (0, stratum) if batch.coupled else (stratum, 0)
-        one = type(data)(*(take(leaf, model) for leaf in data))
+        one = jax.tree.map(itemgetter(model), data)
         location = jnp.asarray(rates if batch.coupled else rates[stratum : stratum + 1])
         zeros = jnp.zeros(len(location))
         parameters = Parameters(location, jnp.zeros(location.shape), zeros + 1.0, zeros, zeros)
