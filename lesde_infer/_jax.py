@@ -1,13 +1,36 @@
-"""The one place where JAX is imported and set to double precision.
+"""The one place where JAX is imported, set to double precision, and given a cache of compiled programs.
 
 Every module of ``lesde_infer`` that computes with JAX imports it from here, so that no computation
 can run in single precision by accident: log likelihoods here sum 10⁵ terms, and rates span five
 orders of magnitude.
+
+Compiling a fit takes longer than running it, so compiled programs are kept in the user's cache folder
+(``$XDG_CACHE_HOME/lesde``, by default ``~/.cache/lesde``), where JAX finds them by content. A folder set for
+JAX by the user stays in force; where the folder cannot be written, programs are compiled anew.
 """
+
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # here and below: JAX leaves it untyped
+
+
+def _keep_compiled_programs() -> None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lesde" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)  # type: ignore[no-untyped-call]
+
+
+_keep_compiled_programs()
 
 __all__ = ["jax", "jnp"]

@@ -6,17 +6,22 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
+from lesde_infer.curves import Curve
 from lesde_infer.diagnostics import Diagnostics, diagnose, table
 from lesde_infer.flags import Flag, find_flags
+from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.statistics import Grouping
 from lesde_infer.verdict import Verdict, judge
+
+Elasticity = Literal["homogeneous", "matrix"]
 
 FORMAT, VERSION = "lesde-fit", 1
 LARGEST_SCATTER = 4.0  # of a log growth or log variance: beyond, the exponential of a Student-t has no mean
@@ -38,10 +43,10 @@ class Settings:
     """
 
     layer: str
-    impact: str
-    elasticity: str
-    curve: str
-    group: str
+    impact: Impact
+    elasticity: Elasticity
+    curve: Curve
+    group: Grouping
     seed: int
     until: int | None
 
@@ -99,6 +104,11 @@ class Fit:
     def n_classes(self) -> int:
         """Number of classes K."""
         return len(self.class_sizes)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of recorded samples."""
+        return int(self.class_sizes.sum())
 
     @cached_property
     def flags(self) -> list[Flag]:
@@ -184,7 +194,7 @@ class Fit:
                 for label, q in QUANTILES.items()
             }
         return {
-            "n_samples": int(self.class_sizes.sum()),
+            "n_samples": self.n_samples,
             "n_features": int(self._constant.attrs["n_features"]),
             "n_classes": self.n_classes,
             "n_records": len(self.steps),
@@ -245,5 +255,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
     if data.attrs.get("format") != FORMAT:
         raise InputError(f"{source} is no fit (a recording?); give a file written by `lesde fit --out`")
     if int(data.attrs["version"]) != VERSION:
-        raise InputError(f"{source} is a fit of format version {data.attrs['version']}; this program reads {VERSION}: fit again")
+        raise InputError(
+            f"{source} is a fit of format version {data.attrs['version']}; this program reads {VERSION}: fit again"
+        )
     return Fit(data)

@@ -70,7 +70,8 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
     """
     rates = {name: _flat(posterior[name]) for name in ("gamma", "global_rate")}
     unlearned = {
-        name: _width(rates[name], prior_widths.attrs[f"{name}_reference"]) > LITTLE_LEARNED * prior_widths[name].to_numpy()
+        name: _width(rates[name], prior_widths.attrs[f"{name}_reference"])
+        > LITTLE_LEARNED * prior_widths[name].to_numpy()
         for name in rates
     }
     sizes = constant["class_size"].to_numpy()

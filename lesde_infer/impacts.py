@@ -29,13 +29,14 @@ tests/lesde_infer/test_impacts.py checks them against numerical integration.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
 
+Rate = TypeVar("Rate", np.ndarray, Array)
 Impact = Literal["I", "L", "R"]
 IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 
@@ -174,14 +175,12 @@ def logits_coefficients(
 def spread_rate(
     gamma: Float[Array, "..."], global_rate: Float[Array, "..."], n_classes: Float[Array, ""] | int
 ) -> Float[Array, "..."]:
-    """s = α + β/(K−1), the rate at which differences of amplitude between classes grow under L (per unit time)."""
+    """Return s = α + β/(K−1), the rate at which differences of amplitude grow under L, per unit time."""
     alpha, beta = elasticity_from_rates(gamma, global_rate, n_classes)
     return alpha + beta / (n_classes - 1)
 
 
-def elasticity_from_rates(
-    gamma: Float[Array, "..."], global_rate: Float[Array, "..."], n_classes: Float[Array, ""] | int
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+def elasticity_from_rates(gamma: Rate, global_rate: Rate, n_classes: Float[Array, ""] | int) -> tuple[Rate, Rate]:
     """Return α = g + γ(K−1)/K and β = g − γ/K, the inverse of γ = α − β, g = (α + (K−1)β)/K."""
     beta = global_rate - gamma / n_classes
     return beta + gamma, beta

@@ -5,10 +5,11 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -18,21 +19,20 @@ from data_tools.recording import Recording
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Batch, assemble, has_mixed_intervals
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve
-from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
+from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.impacts import Impact
 from lesde_infer.posterior import build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
-from lesde_infer.sampling import SampleRun, Variant, find_mode, sample
+from lesde_infer.sampling import Effort, SampleRun, Variant, find_mode, sample
 from lesde_infer.statistics import Grouping, Statistics, compute_statistics
 
-Elasticity = Literal["homogeneous", "matrix"]
 FitProgress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
 
-WARMUP = 300
 DRAWS = 500
 CHAINS = 4
-LONGER = 3  # times as many draws where the first attempt missed a limit
+EFFORTS = (Effort(400, DRAWS, 0.9), Effort(800, 3 * DRAWS, 0.98))
+"""The first attempt, and the second where the first missed a limit: longer, and with smaller steps."""
 SEPARATION_DRAWS = 200
 
 
@@ -100,7 +100,7 @@ def fit(
         settings = Settings(_chosen_layer(recording, layer), impact, elasticity, curve, group, seed, until)
         statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
         check_supports(statistics, curve, Path(path))
-        result = _sample_until_converged(statistics, settings, n_chains, n_draws or DRAWS, progress)
+        result = _sample_until_converged(statistics, settings, n_chains, n_draws, progress)
         diagnostics = result.diagnostics()
         if not diagnostics.converged and not allow_unconverged:
             raise ConvergenceError(
@@ -133,7 +133,9 @@ def _chosen_layer(recording: Recording, layer: str | None) -> str:
             return recording.logits
         if len(recording.layers) == 1:
             return recording.layers[0]
-        raise InputError(f"{recording.path}: no layer is marked as logits; choose one with --layer: {', '.join(recording.layers)}")
+        raise InputError(
+            f"{recording.path}: no layer is marked as logits; choose one with --layer: {', '.join(recording.layers)}"
+        )
     if layer not in recording.layers:
         raise InputError(f"{recording.path}: no layer '{layer}'; it holds {', '.join(recording.layers)}")
     return layer
@@ -150,8 +152,8 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
     small = np.flatnonzero(statistics.class_sizes < 2)
     if len(small):
         raise InputError(
-            f"{path}: class {small[0]} by {statistics.group} has a single sample, so nothing can be said of its spread; "
-            "probe at least two samples of each class, or group otherwise (--group)"
+            f"{path}: class {small[0]} by {statistics.group} has a single sample, so nothing can be said of "
+            "its spread; probe at least two samples of each class, or group otherwise (--group)"
         )
     if not np.any(statistics.contrast.increment_square > 0):
         raise InputError(
@@ -161,19 +163,19 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
 
 
 def _sample_until_converged(
-    statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
+    statistics: Statistics, settings: Settings, n_chains: int, n_draws: int | None, progress: FitProgress | None
 ) -> Fit:
     """Sample; if a limit is missed, sample once more, longer and from another seed."""
     batches, mixed = assemble(statistics), has_mixed_intervals(statistics)
     result = None
-    for attempt, factor in enumerate((1, LONGER)):
+    for attempt, default in enumerate(EFFORTS):
+        effort = default if n_draws is None else replace(default, n_draws=n_draws * default.n_draws // DRAWS)
         runs = []
         for batch in batches:
-            variant = Variant(settings.curve, batch.coupled, mixed)  # type: ignore[arg-type]  (checked by fit)
+            variant = Variant(settings.curve, batch.coupled, mixed)
             stage = f"sampling {', '.join(name for model in batch.models for name in model)}"
-            runs.append(
-                _sample_batch(variant, batch, settings.seed + 1000 * attempt, n_chains, factor * n_draws, stage, progress)
-            )
+            seed = settings.seed + 1000 * attempt
+            runs.append(_sample_batch(variant, batch, effort, seed, n_chains, stage, progress))
         tree = build_posterior(statistics, batches, runs, mixed=mixed)
         tree["prior_widths"] = xr.DataTree(_prior_widths(batches))
         tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
@@ -187,17 +189,15 @@ def _sample_until_converged(
 def _sample_batch(
     variant: Variant,
     batch: Batch,
+    effort: Effort,
     seed: int,
     n_chains: int,
-    n_draws: int,
     stage: str,
     progress: FitProgress | None,
 ) -> SampleRun:
     mode, point = find_mode(variant, batch.data)
     report = None if progress is None else lambda done, total: progress(stage, done, total)
-    return sample(
-        variant, batch, mode, point, seed=seed, n_warmup=WARMUP, n_draws=n_draws, n_chains=n_chains, progress=report
-    )
+    return sample(variant, batch, mode, point, effort, seed=seed, n_chains=n_chains, progress=report)
 
 
 def _prior_widths(batches: list[Batch]) -> xr.Dataset:
@@ -225,9 +225,9 @@ class _compile_clock:  # noqa: N801  (used as a function, like contextlib's own)
         jax.monitoring.register_event_duration_secs_listener(self._add)
         return self.seconds
 
-    def _add(self, event: str, seconds: float, **_: str | int) -> None:
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.seconds[0] += seconds
+            self.seconds[0] += duration_secs
 
     def __exit__(self, *_: object) -> None:
         jax.monitoring.unregister_event_duration_listener(self._add)
@@ -235,7 +235,11 @@ class _compile_clock:  # noqa: N801  (used as a function, like contextlib's own)
 
 def _provenance(recording: Recording, path: Path) -> dict[str, str]:
     packages = ("lesde-infer", "jax", "numpyro", "arviz-stats", "numpy", "h5py")
-    own = {"recording": path.name, "recording_bytes": str(path.stat().st_size), "fitted": datetime.now(UTC).isoformat(timespec="seconds")}
+    own = {
+        "recording": path.name,
+        "recording_bytes": str(path.stat().st_size),
+        "fitted": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     return {
         **own,
         **{f"{name}_version": version(name) for name in packages},

@@ -5,10 +5,11 @@ information is (Lange, Little & Taylor 1989, Journal of the American Statistical
 
     in u:  (ν + d)/(ν + d + 2) |∂m/∂u|²/σ²,        in v:  2 d ν/(ν + d + 2),        between u and v: none.
 
-Unlike the Hessian it is positive wherever it is evaluated, and rate and noise do not mix. The chain rule through a curve
-gives Λ = Jᵀ diag(information per interval) J, J the derivative of the curve in its weights. Under L a rate
+Unlike the Hessian it is positive wherever it is evaluated, and rate and noise do not mix. The chain rule through a
+curve gives Λ = Jᵀ diag(information per interval) J, J the derivative of the curve in its weights. Under L a rate
 also informs the other's stratum (through s): its information is summed over strata, and what the two share is left
-out, which costs efficiency, not correctness: whitening is exact for any Λ. tests/lesde_infer/test_information.py compares with averages over simulated data.
+out, which costs efficiency, not correctness: whitening is exact for any Λ.
+tests/lesde_infer/test_information.py compares with averages over simulated data.
 """
 
 from jaxtyping import Array, Float
@@ -35,7 +36,9 @@ def curve_information(
     # A curve depends on its own weights only: one direction moves the same weight of all curves at once.
     tangents = jnp.eye(weights.shape[1])[:, None, :] * jnp.ones_like(weights)
     jacobian = jax.vmap(lambda tangent: jax.jvp(curves, (weights,), (tangent,))[1])(tangents)
-    information = jnp.concatenate([_location_information(parameters, data, coupled), _scale_information(parameters, data, coupled)])
+    information = jnp.concatenate(
+        [_location_information(parameters, data, coupled), _scale_information(parameters, data, coupled)]
+    )
     return jnp.einsum("ict,ct,jct->cij", jacobian, information, jacobian)
 
 
@@ -48,7 +51,9 @@ def _location_information(parameters: Parameters, data: StrataData, coupled: boo
     def one(location_index: Array) -> Float[Array, " time"]:
         tangent = jnp.zeros_like(parameters.location).at[location_index].set(1.0)
         sensitivity = jax.jvp(
-            lambda location: predict_intervals(parameters._replace(location=location), data, coupled=coupled).coefficients,
+            lambda location: (
+                predict_intervals(parameters._replace(location=location), data, coupled=coupled).coefficients
+            ),
             (parameters.location,),
             (tangent,),
         )[1]

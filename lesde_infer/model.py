@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_coefficients, logits_coefficients
-from lesde_infer.noise import CollapsedStudentT, attenuation
+from lesde_infer.noise import TINY, CollapsedStudentT, attenuation
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
 
@@ -161,14 +161,14 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
     shift = parameters.interval_exponent[:, None] * relative_steps
     is_rate = data.is_rate[:, None]
     if coupled:
-        coefficients = logits_coefficients(*parameters.location, data.lengths, data.n_classes)
+        coefficients = logits_coefficients(parameters.location[0], parameters.location[1], data.lengths, data.n_classes)
     else:
         # The log variance of individual noise moves with the interval as the noise itself does in other strata.
         push = parameters.location * data.exposure + (1.0 - is_rate) * 2.0 * shift
         coefficients = feedback_coefficients(push, data.feedback)
     surviving = attenuation(parameters.relaxation * data.relaxes, data.n_steps)
     log_noise = parameters.log_scale + data.log_length + is_rate * shift
-    log_error = jnp.log(jnp.maximum(data.error, jnp.finfo(float).tiny))
+    log_error = jnp.log(jnp.maximum(data.error, TINY))
     return Prediction(surviving[:, :, None] * coefficients, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))
 
 

@@ -10,7 +10,8 @@ dimension of a stratum, its increment over an interval is
 so that integrating the interval's factor λ out gives a d-dimensional Student-t. The factor is needed:
 in real runs class-mean noise jumps from interval to interval, and one smooth scale is badly overconfident.
 
-The log density needs only the squared residual |Δ − Σ cⱼuⱼ|² = |Δ|² − 2 Σ cⱼ⟨uⱼ,Δ⟩ + Σ cⱼ²|uⱼ|² (the uⱼ are orthogonal).
+The log density needs only the squared residual |Δ − Σ cⱼuⱼ|² = |Δ|² − 2 Σ cⱼ⟨uⱼ,Δ⟩ + Σ cⱼ²|uⱼ|², the
+uⱼ being orthogonal.
 tests/lesde_infer/test_noise.py compares it with the density of all coordinates.
 """
 
@@ -23,8 +24,10 @@ from numpyro.distributions import constraints
 
 from lesde_infer._jax import jax, jnp
 
+TINY = 2.3e-308  # the smallest normal double: its logarithm is finite
 
-class CollapsedStudentT(dist.Distribution):
+
+class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is not typed
     """Student-t density of an interval's increment, as a function of its squared norm |Δ|².
 
     The value is |Δ|²; the inner products with the directions are parameters, being constants of the data.
@@ -95,7 +98,7 @@ def residual_square(
 ) -> Float[Array, "*batch"]:
     """|Δ − Σ cⱼuⱼ|² from inner products, floored at the smallest normal number against rounding."""
     explained = (coefficients * (coefficients * direction_square - 2.0 * direction_increment)).sum(axis=-1)
-    return jnp.maximum(increment_square + explained, jnp.finfo(float).tiny)
+    return jnp.maximum(increment_square + explained, TINY)
 
 
 def attenuation(relaxation: Float[Array, "*batch"], n_steps: Float[Array, " time"]) -> Float[Array, "*batch time"]:

@@ -247,7 +247,7 @@ def plot_trace_rank(fit: "Fit", variables: Sequence[str] | None = None) -> list[
     """
     posterior = fit.posterior
     if variables is None:
-        scalars = [str(name) for name in posterior.data_vars if posterior[name].dims == ("chain", "draw")]
+        scalars = [str(name) for name in posterior.data_vars if posterior[str(name)].dims == ("chain", "draw")]
         variables = list(dict.fromkeys(["gamma", "tail_index", *scalars]))[:_MOST_VARIABLES]
     figure = Figure(figsize=(7.5, 1.7 * len(variables) + 0.4), layout="constrained")
     panels = figure.subplots(len(variables), 2, squeeze=False)
@@ -299,10 +299,12 @@ def _axes(ax: Axes | None) -> Axes:
     return ax if ax is not None else Figure(figsize=(7.0, 3.6), layout="constrained").add_subplot()
 
 
-def _variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
+def _variable(dataset: xr.Dataset | xr.DataTree, name: str) -> xr.DataArray:
     if name not in dataset:
         raise InputError(f"the fit holds no variable {name!r}; it holds {', '.join(map(str, dataset.data_vars))}")
-    return dataset[name]
+    variable = dataset[name]
+    assert isinstance(variable, xr.DataArray)  # noqa: S101  (a group holds no groups of its own)
+    return variable
 
 
 def _draw_bands(

@@ -93,13 +93,13 @@ def build_posterior(
     curve = ("chain", "draw", "time")
     variables = {
         **{name: (curve, values) for name, values in rates.items() if name != LOCATIONS["individual"]},
-        "alpha": (curve, np.asarray(alpha)),
+        "alpha": (curve, alpha),
         "beta": (curve, np.asarray(beta)),
         "individual_scale": (curve, np.exp(rates[LOCATIONS["individual"]] / 2.0)),
         **{NOISE_SCALES[name]: (curve, draws[name].noise) for name in STRATA},
         "degrees": (("chain", "draw", "stratum"), np.stack([draws[name].degrees for name in STRATA], axis=-1)),
         "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, _resolution(batches))),
-        "paper_tail_index": (("chain", "draw"), paper_tail_index(np.asarray(alpha), statistics)),
+        "paper_tail_index": (("chain", "draw"), paper_tail_index(alpha, statistics)),
     }
     if mixed:
         exponents = np.stack([draws[name].interval_exponent for name in STRATA], axis=-1)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,7 +23,6 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.dynamics import simulate_records
-from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.separability import class_means, pairwise_separable
@@ -347,7 +346,7 @@ def _paths(
             start.given_labels if fit.settings.impact == "R" else start.groups,
             np.diff(fit.times),
             IntervalRates(**{field.name: getattr(rates, field.name)[draws] for field in fields(rates)}),
-            cast(Impact, fit.settings.impact),
+            fit.settings.impact,
             # Not the seed itself: where it made the recording, a path would repeat the recorded noise.
             seed=int(np.random.default_rng([seed, 1, batch]).integers(2**31)),
             keep=records,

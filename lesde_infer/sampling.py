@@ -32,7 +32,6 @@ Progress = Callable[[int, int], None]
 
 START_JITTER = 0.2  # of the unconstrained hyperparameters around the mode: chains start apart, in the typical set
 WEIGHT_JITTER = 0.5  # of the whitened weights, in units of their posterior's standard deviation
-TARGET_ACCEPTANCE = 0.9
 MAXIMAL_TREE_DEPTH = 8
 FORBIDDEN = 1e100  # potential energy where it overflows
 FIRST_ITERATIONS = 400
@@ -72,6 +71,23 @@ class Variant:
         """Return the whitening without information, which is the non-centred parametrisation."""
         shape = (*data.prior.level_mean.shape, n_weights(self.curve))
         return WhiteningPoint(jnp.zeros((*shape, shape[-1])), jnp.zeros(shape))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long, and with how small steps, NUTS runs.
+
+    Attributes
+    ----------
+    n_warmup, n_draws : int
+        Iterations of each chain, before and after adaptation ends; rounded up to a multiple of `PROGRESS_ITERATIONS`.
+    target_acceptance : float
+        Acceptance probability that the step size is adapted to.
+    """
+
+    n_warmup: int
+    n_draws: int
+    target_acceptance: float
 
 
 @dataclass(frozen=True)
@@ -152,22 +168,22 @@ def _sites(values: Position) -> Position:
     return {name: v for name, v in values.items() if not name.endswith(("_whitened", "_jacobian"))}
 
 
-def _descend(
-    variant: Variant, data: StrataData, point: WhiteningPoint, start: Position, iterations: int
-) -> Position:
+def _descend(variant: Variant, data: StrataData, point: WhiteningPoint, start: Position, iterations: int) -> Position:
     """Lower the potential energy by L-BFGS from ``start``."""
     flat, unravel = ravel_pytree(start)
     objective = _objective(variant)
 
     def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
-        value, gradient = objective(unravel(x), data, point)
+        value, gradient = objective(unravel(jnp.asarray(x)), data, point)
         flat_gradient = np.asarray(ravel_pytree(gradient)[0])
         if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
             return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
         return float(value), flat_gradient
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
-    return unravel(scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options).x)
+    # The stubs of SciPy know no function that returns value and gradient as one pair of types.
+    result = scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return unravel(jnp.asarray(result.x))
 
 
 def find_mode(variant: Variant, data: StrataData) -> tuple[Position, WhiteningPoint]:
@@ -228,7 +244,7 @@ class _Kernel:
 
 
 @lru_cache(maxsize=32)
-def _kernel(variant: Variant, n_warmup: int, layout: Layout) -> _Kernel:
+def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: Layout) -> _Kernel:
     def potential(data: StrataData, point: WhiteningPoint) -> Callable[[Array], Array]:
         return lambda flat: _potential(variant, layout.unravel(flat), data, point)
 
@@ -238,7 +254,7 @@ def _kernel(variant: Variant, n_warmup: int, layout: Layout) -> _Kernel:
         return initialise(
             flat,
             n_warmup,
-            target_accept_prob=TARGET_ACCEPTANCE,
+            target_accept_prob=target_acceptance,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
             model_args=(data, point),
             rng_key=key,
@@ -277,23 +293,19 @@ def sample(
     batch: Batch,
     mode: Position,
     point: WhiteningPoint,
+    effort: Effort,
     *,
     seed: int,
-    n_warmup: int,
-    n_draws: int,
     n_chains: int,
     progress: Progress | None = None,
 ) -> SampleRun:
-    """Run NUTS on all models of a batch, from around their modes.
-
-    Iterations are rounded up to a multiple of `PROGRESS_ITERATIONS`.
-    """
+    """Run NUTS on all models of a batch, from around their modes."""
     data = batch.data
     run_key, jitter_key = jax.random.split(jax.random.key(seed))
     keys = jax.random.split(run_key, (len(batch.models), n_chains))
-    n_warmup, n_draws = (-(-n // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS for n in (n_warmup, n_draws))
+    n_warmup, n_draws = (-(-n // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS for n in (effort.n_warmup, effort.n_draws))
     layout = Layout.of(mode, 1)
-    kernel = _kernel(variant, n_warmup, layout)
+    kernel = _kernel(variant, n_warmup, effort.target_acceptance, layout)
     state = kernel.start(layout.ravel(_scatter(mode, jitter_key, n_chains), 2), keys, data, point)
     kept = []
     for done in range(0, n_warmup + n_draws, PROGRESS_ITERATIONS):
@@ -317,7 +329,7 @@ def sample(
 
 
 def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
-    """Starting points: hyperparameters jittered around the mode, whitened weights around zero, their own centre."""
+    """Scatter chains: hyperparameters around their mode, whitened weights around zero, their own centre."""
     keys = jax.random.split(key, len(mode))
     starts = {}
     for (name, value), site_key in zip(sorted(_at_origin(mode).items()), keys, strict=True):

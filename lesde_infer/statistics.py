@@ -234,7 +234,8 @@ def _require_impact(recording: Recording, layer: str, impact: Impact, n_classes:
     where = f"{recording.path}: layer '{layer}'"
     if impact == "L" and width != n_classes:
         raise InputError(
-            f"{where} has {width} features but {group} has {n_classes} classes: impact L needs logits; use --impact R or I"
+            f"{where} has {width} features but {group} has {n_classes} classes: impact L needs logits; "
+            "use --impact R or I"
         )
     if impact != "R":
         return
@@ -285,17 +286,16 @@ def compute_statistics(
     steps = recording.steps if until is None else recording.steps[recording.steps <= until]
     if len(steps) < 2:
         limit = "" if until is None else f" up to step {until}"
-        raise InputError(f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer")
+        raise InputError(
+            f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
+        )
     reader = _SnapshotReader(recording, layer, impact, group)
-    rows = []
-    impact_f = []
+    intervals = []
     before = reader.read(0)
     for record in range(1, len(steps)):
         after = reader.read(record)
-        rows.append(_interval(before, after))
-        impact_f.append(before.impact_f)
+        intervals.append(_Interval.between(before, after))
         before = after
-    contrast, shared, within = (tuple(np.array(column) for column in zip(*part, strict=True)) for part in zip(*rows, strict=True))
     n_features, sizes = before.class_means.shape[1], reader.average.sizes
     n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
     return Statistics(
@@ -306,47 +306,79 @@ def compute_statistics(
         times=recording.time[: len(steps)],
         class_sizes=sizes,
         n_features=n_features,
-        contrast=StratumStatistics(*contrast, dimension=(len(sizes) - 1) * n_features),
-        shared=StratumStatistics(*shared, dimension=n_features),
-        within=_within_statistics(*within, n_dimensions),
-        impact_f=np.array(impact_f),
+        contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
+        shared=_stack([interval.shared for interval in intervals], n_features),
+        within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
+        impact_f=np.array([interval.impact_f for interval in intervals]),
     )
 
 
-def _interval(before: _Snapshot, after: _Snapshot) -> tuple[tuple[np.ndarray, ...], ...]:
-    """Inner products of one interval, for each stratum."""
-    increment = after.class_means - before.class_means
-    mean = increment.mean(axis=0)
-    contrast = increment - mean
-    directions = before.directions
-    change = after.deviations - before.deviations
-    return (
-        (
-            (directions.contrast**2).sum(axis=(1, 2)),
-            (directions.contrast * contrast).sum(axis=(1, 2)),
-            (contrast**2).sum(),
-            directions.contrast_feedback,
-        ),
-        ((directions.shared**2).sum(axis=1), directions.shared @ mean, (mean**2).sum(), directions.shared_feedback),
-        (
-            np.vdot(before.deviations, before.deviations),
-            np.vdot(before.deviations, change),
-            np.vdot(change, change),
-        ),
+@dataclass(frozen=True)
+class _Products:
+    """Inner products of one interval and stratum; see `StratumStatistics`."""
+
+    direction_square: Float[np.ndarray, " component"]
+    direction_increment: Float[np.ndarray, " component"]
+    increment_square: float
+    feedback: Float[np.ndarray, " component"]
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """Inner products of one interval."""
+
+    contrast: _Products
+    shared: _Products
+    within: tuple[float, float, float]
+    """|deviations|², ⟨deviations, change⟩ and |change|²."""
+    impact_f: float
+
+    @classmethod
+    def between(cls, before: _Snapshot, after: _Snapshot) -> "_Interval":
+        increment = after.class_means - before.class_means
+        mean = increment.mean(axis=0)
+        contrast = increment - mean
+        directions = before.directions
+        change = after.deviations - before.deviations
+        return cls(
+            contrast=_Products(
+                (directions.contrast**2).sum(axis=(1, 2)),
+                (directions.contrast * contrast).sum(axis=(1, 2)),
+                float((contrast**2).sum()),
+                directions.contrast_feedback,
+            ),
+            shared=_Products(
+                (directions.shared**2).sum(axis=1),
+                directions.shared @ mean,
+                float((mean**2).sum()),
+                directions.shared_feedback,
+            ),
+            within=(
+                float(np.vdot(before.deviations, before.deviations)),
+                float(np.vdot(before.deviations, change)),
+                float(np.vdot(change, change)),
+            ),
+            impact_f=before.impact_f,
+        )
+
+
+def _stack(products: list[_Products], dimension: int) -> StratumStatistics:
+    return StratumStatistics(
+        direction_square=np.stack([p.direction_square for p in products]),
+        direction_increment=np.stack([p.direction_increment for p in products]),
+        increment_square=np.array([p.increment_square for p in products]),
+        feedback=np.stack([p.feedback for p in products]),
+        dimension=dimension,
     )
 
 
-def _within_statistics(
-    square: Float[np.ndarray, " time"],
-    product: Float[np.ndarray, " time"],
-    change_square: Float[np.ndarray, " time"],
-    dimension: int,
-) -> WithinStatistics:
+def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) -> WithinStatistics:
     """Least-squares growth of the deviations, and what it leaves.
 
     A change of sign of the deviations (a factor below zero) cannot be a growth; the factor is floored at 10⁻³ there.
     Where deviations stand still, the residual variance is floored at the rounding error of single precision.
     """
+    square, product, change_square = products.T
     factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
     residual = change_square - factor * product
     floor = (np.finfo(np.float32).eps ** 2) * square / dimension + np.finfo(np.float64).tiny

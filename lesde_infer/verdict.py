@@ -102,11 +102,15 @@ def _sentence(probability_positive: float, probability_separable: float, *, iden
     elif probability_positive <= 1.0 - SURE:
         elastic = f"The network is anti-elastic at the end: γ < 0 (probability {1.0 - probability_positive:.2f})"
     else:
-        elastic = f"Local elasticity at the end is not resolved from zero (probability of γ > 0: {probability_positive:.2f})"
+        elastic = (
+            f"Local elasticity at the end is not resolved from zero (probability of γ > 0: {probability_positive:.2f})"
+        )
     if probability_separable >= LIKELY:
         separates = f"its classes separate within the record (probability {probability_separable:.2f})"
     elif probability_separable <= 1.0 - LIKELY:
-        separates = f"its classes do not all separate within the record (probability of separation {probability_separable:.2f})"
+        separates = (
+            f"its classes do not all separate within the record (probability of separation {probability_separable:.2f})"
+        )
     else:
         separates = f"whether its classes separate within the record is open (probability {probability_separable:.2f})"
     return f"{elastic}; {separates}."

@@ -41,7 +41,7 @@ class WhiteningPoint(NamedTuple):
     natural: Float[Array, "curve weight"]
 
 
-class ConditionalWhitening(Reparam):
+class ConditionalWhitening(Reparam):  # type: ignore[misc]  # NumPyro is not typed
     """NumPyro reparametrisation of a diagonal normal site, shape (curve, weight), by conditional whitening.
 
     Adds a site ``{name}_whitened``, standard normal a priori, and a factor that restores the site's own density.
