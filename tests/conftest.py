@@ -1,9 +1,14 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Tests run in parallel, and programs here are small: one thread each beats two that wait for one another.
+os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -20,3 +25,15 @@ def real_recording():
             return {key: archive[key] for key in archive.files}
 
     return load
+
+
+@pytest.fixture
+def real_recording_file(real_recording, tmp_path):
+    """Return a function that converts a real recording to a file, or skips the test where there is none."""
+    from data_tools.convert import recording_from_npz
+
+    def convert(name: str) -> Path:
+        real_recording(name)
+        return recording_from_npz(SHARED_DATA / f"{name}.npz", tmp_path / f"{name}.h5")
+
+    return convert

@@ -1,0 +1,191 @@
+"""The fit users run: what it returns, that it is repeatable, kept without loss, and refused where it must be."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_tools.errors import InputError
+from lesde_infer import diagnostics, inference
+from lesde_infer.fit_result import Fit, load
+from lesde_infer.inference import ConvergenceError, fit
+from lesde_infer.sampling import Effort
+from lesde_infer.simulation import simulate
+
+pytestmark = pytest.mark.xdist_group("fit")  # one compilation serves all
+
+K, STEPS = 3, np.arange(0, 1230, 30)
+ALPHA, BETA, KAPPA = 0.9e-2, -0.3e-2, 0.4e-3
+
+
+@pytest.fixture(scope="module")
+def recording_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "run.h5"
+    simulate(
+        path,
+        n_classes=K,
+        samples_per_class=[20, 30, 25],
+        steps=STEPS,
+        alpha=ALPHA,
+        beta=BETA,
+        kappa=KAPPA,
+        global_scale=2e-3,
+        class_scale=1e-3,
+        individual_scale=2e-3,
+        impact="R",
+        dof=6.0,
+        seed=5,
+    ).close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(recording_path):
+    return fit(recording_path, curve="constant", seed=3)
+
+
+def test_true_rates_lie_in_their_intervals(fitted):
+    for name, truth in (("gamma", ALPHA - BETA), ("alpha", ALPHA), ("beta", BETA), ("kappa", KAPPA)):
+        low, high = np.quantile(fitted.posterior[name].isel(time=0), [0.005, 0.995])
+        assert low < truth < high, f"{name}: {truth} outside its 99 % interval {low:.3g} to {high:.3g}"
+        assert high - low < 4 * abs(truth), f"{name}: the interval {low:.3g} to {high:.3g} says nothing"
+
+
+def test_noise_scales_lie_in_their_intervals(fitted):
+    # The scales of the strata as the model defines them; class noise is a contrast, which takes nothing from it.
+    for name, truth in (("class_scale", 1e-3), ("global_scale", 2e-3), ("individual_scale", 2e-3)):
+        low, high = np.quantile(fitted.posterior[name].isel(time=0), [0.001, 0.999])
+        assert low < truth < high, f"{name}: {truth} outside {low:.3g} to {high:.3g}"
+
+
+def test_elasticity_is_alpha_minus_beta(fitted):
+    posterior = fitted.posterior
+    np.testing.assert_allclose(posterior["gamma"], posterior["alpha"] - posterior["beta"], rtol=1e-12, atol=1e-15)
+    mean_rate = (posterior["alpha"] + (K - 1) * posterior["beta"]) / K
+    np.testing.assert_allclose(posterior["global_rate"], mean_rate, rtol=1e-10, atol=1e-15)
+
+
+def test_a_fit_meets_its_limits_and_says_so(fitted):
+    judged = fitted.diagnostics()
+    assert judged.converged
+    assert judged.problems == ()
+    assert judged.r_hat_max <= 1.01
+    assert min(judged.ess_bulk_min, judged.ess_tail_min) >= 400
+    assert judged.divergences == 0
+
+
+def test_the_data_tree_follows_the_arviz_schema(fitted):
+    assert {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data"} <= set(fitted.data.children)
+    assert fitted.posterior["gamma"].dims == ("chain", "draw", "time")
+    assert fitted.posterior["tail_index"].dims == ("chain", "draw")
+    assert set(fitted.data["log_likelihood"].data_vars) == {"contrast", "shared", "growth", "individual"}
+    for name, values in fitted.data["log_likelihood"].data_vars.items():
+        assert np.isfinite(values).all(), name
+
+
+def test_the_log_density_of_draws_is_the_log_likelihood_plus_the_prior(fitted):
+    # lp includes the prior and the Jacobian of the whitening, so only its changes with the likelihood can be checked:
+    # draws of higher likelihood have higher density, strongly so.
+    total = sum(values.sum("time") for values in fitted.data["log_likelihood"].data_vars.values())
+    correlation = np.corrcoef(total.to_numpy().ravel(), fitted.data["sample_stats"]["lp"].to_numpy().ravel())[0, 1]
+    assert correlation > 0.3
+
+
+def test_saved_and_loaded_without_loss(fitted, tmp_path):
+    path = fitted.save(tmp_path / "fit.nc")
+    again = load(path)
+    for group in ("posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data", "prior_widths"):
+        xr.testing.assert_identical(again.data[group].to_dataset(), fitted.data[group].to_dataset())
+    assert again.to_json() == fitted.to_json()
+    assert again.settings == fitted.settings
+    with pytest.raises(InputError, match="exists"):
+        fitted.save(path)
+    fitted.save(path, force=True)
+
+
+def test_equal_seeds_give_equal_draws_and_others_do_not(recording_path, fitted):
+    again = fit(recording_path, curve="constant", seed=3)
+    xr.testing.assert_identical(again.posterior.to_dataset(), fitted.posterior.to_dataset())
+    other = fit(recording_path, curve="constant", seed=4)
+    assert not np.array_equal(other.posterior["gamma"], fitted.posterior["gamma"])
+    # Two posteriors of one run agree within Monte-Carlo error.
+    for name in ("gamma", "kappa"):
+        means = [float(result.posterior[name].mean()) for result in (fitted, other)]
+        sd = float(fitted.posterior[name].isel(time=0).std())
+        standard_error = sd * np.sqrt(2.0 / fitted.diagnostics().ess_bulk_min)
+        assert abs(means[0] - means[1]) < 5 * standard_error, name
+
+
+def test_json_has_the_keys_of_the_contract(fitted):
+    result = json.loads(json.dumps(fitted.to_json(), allow_nan=False))
+    assert result["n_samples"] == 75
+    assert (result["n_features"], result["n_classes"], result["n_records"]) == (K, K, len(STEPS))
+    assert result["wall_seconds"] > 0
+    assert set(result["gamma_end"]) == {"mean", "q05", "q95"}
+    assert sum(result["phase_probabilities"].values()) == pytest.approx(1.0)
+    assert set(result["curves"]) == {"step", "gamma", "alpha", "beta", "kappa"}
+    for band in ("gamma", "alpha", "beta", "kappa"):
+        q05, q50, q95 = (np.array(result["curves"][band][q]) for q in ("q05", "q50", "q95"))
+        assert len(q50) == len(result["curves"]["step"]) == len(STEPS) - 1
+        assert np.all((q05 <= q50) & (q50 <= q95))
+
+
+def test_interval_rates_are_those_of_the_posterior(fitted):
+    rates = fitted.interval_rates(n_draws=50, seed=1)
+    assert rates.gamma.shape == (50, len(STEPS) - 1)
+    low, high = np.quantile(fitted.posterior["gamma"], [0.0, 1.0])
+    assert np.all((rates.gamma >= low) & (rates.gamma <= high))
+    expected = float(fitted.posterior["class_scale"].mean()) * np.sqrt(30.0)
+    assert rates.class_sd.mean() == pytest.approx(expected, rel=0.1)
+    # κ of the intervals scatters around its curve, by the learned amount.
+    scatter = rates.kappa - np.median(rates.kappa, axis=1, keepdims=True)
+    learned = float(fitted.posterior["growth_scatter"].mean()) / np.sqrt(30.0)
+    assert 0.5 * learned < np.median(np.abs(scatter)) / 0.6745 < 2.0 * learned
+
+
+def test_a_fit_that_misses_its_limits_is_refused_after_a_longer_attempt(recording_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
+
+    def remember(*args, **kwargs):
+        tried.append(args[4])
+        return sample(*args, **kwargs)
+
+    sample = inference.sample
+    monkeypatch.setattr(inference, "sample", remember)
+    monkeypatch.setattr(inference, "EFFORTS", (Effort(400, 500, 0.9), Effort(400, 500, 0.9)))
+    with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
+        fit(recording_path, curve="constant")
+    assert len(tried) == 2
+    accepted = fit(recording_path, curve="constant", allow_unconverged=True)
+    assert isinstance(accepted, Fit)
+    assert not accepted.diagnostics().converged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": "fc9"}, "no layer 'fc9'; it holds logits"),
+        ({"impact": "Q"}, "impact 'Q' is unknown; choose one of I, L, R"),
+        ({"curve": "spline"}, "curve 'spline' is unknown; choose one of constant, power, gp"),
+        ({"group": "colour"}, "group 'colour' is unknown"),
+        ({"elasticity": "matrix"}, "elasticity 'matrix' is not available"),
+        ({"until": 60, "curve": "gp"}, "3 records are too few for curve 'gp', which needs 17"),
+        ({"until": 0}, "1 record.* up to step 0"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_one_line(recording_path, arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        fit(recording_path, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_loading_what_is_no_fit_is_refused(recording_path, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "missing.nc")
+    with pytest.raises(InputError, match="is no (readable )?fit"):
+        load(recording_path)
+    (tmp_path / "text.nc").write_text("not a fit")
+    with pytest.raises(InputError, match="no readable fit"):
+        load(tmp_path / "text.nc")
