@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all."""
@@ -28,6 +29,14 @@ def results_console(json: str | None) -> "Console":
 def note(message: str) -> None:
     """Print a remark on standard error."""
     print(f"lesde: {printable(message)}", file=sys.stderr)
+
+
+def plain_table(title: str) -> "Table":
+    """Return an empty table in the style of all tables here."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from lesde_infer.cli.console import note, progress_bars, results_console
+from data_tools.errors import InputError
+from lesde_infer.cli.console import note, plain_table, progress_bars, results_console
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
@@ -20,6 +21,7 @@ from lesde_infer.cli.options import (
     UntilOption,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
+from lesde_infer.cli.report_command import is_recording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,6 +94,8 @@ def check(
     happened?
     """
     check_outputs([json], inputs=[fitted, file], force=force)
+    if is_recording(fitted):
+        raise InputError(f"{fitted}: is a recording, no fit; fit it first with `lesde fit {fitted} --out FIT`")
     from lesde_infer.fit_result import load
     from lesde_infer.predictive import check as run_check
 
@@ -155,14 +159,6 @@ def _curve_table(curves: dict[str, Any]) -> "Table":
             ),
         )
     return table
-
-
-def plain_table(title: str) -> "Table":
-    """Return an empty table in the style of all tables here."""
-    from rich import box
-    from rich.table import Table
-
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _number(value: float | None) -> str:
