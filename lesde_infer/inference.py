@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,16 +22,16 @@ from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.impacts import Impact
 from lesde_infer.posterior import build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
-from lesde_infer.sampling import Effort, SampleRun, Variant, find_mode, sample
+from lesde_infer.sampling import Chains, SampleRun, Variant, find_mode
 from lesde_infer.statistics import Grouping, Statistics, compute_statistics
 
 FitProgress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
 
-DRAWS = 500
-CHAINS = 4
-EFFORTS = (Effort(400, DRAWS, 0.9), Effort(800, 3 * DRAWS, 0.98))
-"""The first attempt, and the second where the first missed a limit: longer, and with smaller steps."""
+WARMUP, DRAWS, CHAINS = 300, 500, 4
+ACCEPTANCE = 0.9
+LONGER = 2  # times the draws are added where a limit is missed
+CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.97  # of new chains with smaller steps, where transitions diverged
 SEPARATION_DRAWS = 200
 
 
@@ -51,7 +50,7 @@ def fit(
     until: int | None = None,
     seed: int = 0,
     n_chains: int = CHAINS,
-    n_draws: int | None = None,
+    n_draws: int = DRAWS,
     allow_unconverged: bool = False,
     progress: FitProgress | None = None,
 ) -> Fit:
@@ -149,12 +148,6 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
             f"{path}: {n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}; "
             "record more often, or use a simpler curve (--curve constant)"
         )
-    small = np.flatnonzero(statistics.class_sizes < 2)
-    if len(small):
-        raise InputError(
-            f"{path}: class {small[0]} by {statistics.group} has a single sample, so nothing can be said of "
-            "its spread; probe at least two samples of each class, or group otherwise (--group)"
-        )
     if not np.any(statistics.contrast.increment_square > 0):
         raise InputError(
             f"{path}: layer '{statistics.layer}': class means never move relative to each other; "
@@ -163,41 +156,67 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
 
 
 def _sample_until_converged(
-    statistics: Statistics, settings: Settings, n_chains: int, n_draws: int | None, progress: FitProgress | None
+    statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
-    """Sample; if a limit is missed, sample once more, longer and from another seed."""
-    batches, mixed = assemble(statistics), has_mixed_intervals(statistics)
-    result = None
-    for attempt, default in enumerate(EFFORTS):
-        effort = default if n_draws is None else replace(default, n_draws=n_draws * default.n_draws // DRAWS)
-        runs = []
-        for batch in batches:
-            variant = Variant(settings.curve, batch.coupled, mixed)
-            stage = f"sampling {', '.join(name for model in batch.models for name in model)}"
-            seed = settings.seed + 1000 * attempt
-            runs.append(_sample_batch(variant, batch, effort, seed, n_chains, stage, progress))
-        tree = build_posterior(statistics, batches, runs, mixed=mixed)
-        tree["prior_widths"] = xr.DataTree(_prior_widths(batches))
-        tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
-        result = Fit(tree)
-        if result.diagnostics().converged:
-            break
-    assert result is not None  # noqa: S101  (the loop runs)
-    return result
+    """Sample; where a limit is missed run once longer, with new chains of smaller steps if transitions diverged."""
+    batches = assemble(statistics)
+    samplers = [_Sampler(batch, settings, n_chains, mixed=has_mixed_intervals(statistics)) for batch in batches]
+    for sampler in samplers:
+        sampler.run(n_draws, progress)
+    result = _result(statistics, settings, samplers)
+    diagnostics = result.diagnostics()
+    if diagnostics.converged:
+        return result
+    for sampler in samplers:
+        if diagnostics.divergences:
+            sampler.restart_carefully()
+        sampler.run(LONGER * n_draws, progress)
+    return _result(statistics, settings, samplers)
 
 
-def _sample_batch(
-    variant: Variant,
-    batch: Batch,
-    effort: Effort,
-    seed: int,
-    n_chains: int,
-    stage: str,
-    progress: FitProgress | None,
-) -> SampleRun:
-    mode, point = find_mode(variant, batch.data)
-    report = None if progress is None else lambda done, total: progress(stage, done, total)
-    return sample(variant, batch, mode, point, effort, seed=seed, n_chains=n_chains, progress=report)
+class _Sampler:
+    """Chains of one batch, their start found once."""
+
+    def __init__(self, batch: Batch, settings: Settings, n_chains: int, *, mixed: bool) -> None:
+        self.batch = batch
+        self._variant = Variant(settings.curve, batch.coupled, mixed)
+        self._mode, self._point = find_mode(self._variant, batch.data)
+        self._seed, self._n_chains = settings.seed, n_chains
+        self._stage = f"sampling {', '.join(name for model in batch.models for name in model)}"
+        self._chains = self._new_chains(WARMUP, ACCEPTANCE)
+
+    def _new_chains(self, n_warmup: int, target_acceptance: float) -> Chains:
+        return Chains(
+            self._variant,
+            self.batch,
+            self._mode,
+            self._point,
+            seed=self._seed,
+            n_chains=self._n_chains,
+            n_warmup=n_warmup,
+            target_acceptance=target_acceptance,
+        )
+
+    def restart_carefully(self) -> None:
+        """Start new chains with smaller steps."""
+        self._chains = self._new_chains(CAREFUL_WARMUP, CAREFUL_ACCEPTANCE)
+
+    def run(self, n_draws: int, progress: FitProgress | None) -> None:
+        """Draw more from each chain."""
+        report = None if progress is None else lambda done, total: progress(self._stage, done, total)
+        self._chains.run(n_draws, report)
+
+    def draws(self) -> SampleRun:
+        """Return all draws so far."""
+        return self._chains.draws()
+
+
+def _result(statistics: Statistics, settings: Settings, samplers: list[_Sampler]) -> Fit:
+    batches, runs = [sampler.batch for sampler in samplers], [sampler.draws() for sampler in samplers]
+    tree = build_posterior(statistics, batches, runs, mixed=has_mixed_intervals(statistics))
+    tree["prior_widths"] = xr.DataTree(_prior_widths(batches))
+    tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
+    return Fit(tree)
 
 
 def _prior_widths(batches: list[Batch]) -> xr.Dataset:

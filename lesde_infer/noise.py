@@ -109,5 +109,6 @@ def attenuation(relaxation: Float[Array, "*batch"], n_steps: Float[Array, " time
     relaxes by the factor e^−θ at each step drives, over n steps, (1 − e^−θn)/(n(1 − e^−θ)) times what it would
     if it stayed. One step is never attenuated.
     """
-    theta = jnp.maximum(relaxation, 1e-9)[..., None]
-    return jnp.expm1(-theta * n_steps) / (n_steps * jnp.expm1(-theta))
+    still = (relaxation <= 0.0)[..., None]
+    theta = jnp.where(still, 1.0, relaxation[..., None])
+    return jnp.where(still, 1.0, jnp.expm1(-theta * n_steps) / (n_steps * jnp.expm1(-theta)))

@@ -17,7 +17,7 @@ RESOLUTION_QUANTILE = 0.1  # of the standard errors of the intervals: a rate bel
 LARGEST_QUANTILE = 0.9  # of the intervals' own estimates, in absolute value
 MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the intervals agree
 NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
-MEASURED_NOISE_SPREAD = (2.0, 2.0, 0.5)  # the same where an interval is one number: see `measured`
+MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.5)  # the same where an interval is one number: see `measured`
 VARIANCE_SPREAD = (10.0, 10.0, 6.0)  # of log σ²
 TINY = 1e-300  # keeps logarithms and divisions defined where an impact or an increment vanishes exactly
 

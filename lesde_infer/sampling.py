@@ -74,23 +74,6 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long, and with how small steps, NUTS runs.
-
-    Attributes
-    ----------
-    n_warmup, n_draws : int
-        Iterations of each chain, before and after adaptation ends; rounded up to a multiple of `PROGRESS_ITERATIONS`.
-    target_acceptance : float
-        Acceptance probability that the step size is adapted to.
-    """
-
-    n_warmup: int
-    n_draws: int
-    target_acceptance: float
-
-
-@dataclass(frozen=True)
 class SampleRun:
     """Draws of a batch of models.
 
@@ -288,44 +271,77 @@ def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Parameters, Arr
     return jax.jit(jax.vmap(jax.vmap(draws, (0, None, None))))
 
 
-def sample(
-    variant: Variant,
-    batch: Batch,
-    mode: Position,
-    point: WhiteningPoint,
-    effort: Effort,
-    *,
-    seed: int,
-    n_chains: int,
-    progress: Progress | None = None,
-) -> SampleRun:
-    """Run NUTS on all models of a batch, from around their modes."""
-    data = batch.data
-    run_key, jitter_key = jax.random.split(jax.random.key(seed))
-    keys = jax.random.split(run_key, (len(batch.models), n_chains))
-    n_warmup, n_draws = (-(-n // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS for n in (effort.n_warmup, effort.n_draws))
-    layout = Layout.of(mode, 1)
-    kernel = _kernel(variant, n_warmup, effort.target_acceptance, layout)
-    state = kernel.start(layout.ravel(_scatter(mode, jitter_key, n_chains), 2), keys, data, point)
-    kept = []
-    for done in range(0, n_warmup + n_draws, PROGRESS_ITERATIONS):
-        state, states = kernel.advance(state, data, point)
-        if done >= n_warmup:
-            kept.append(jax.tree.map(np.asarray, states))
-        if progress is not None:
-            progress(done + PROGRESS_ITERATIONS, n_warmup + n_draws)
-    # Iterations lead; lanes (model, chain) go before draws.
-    draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 2), *kept)
-    values, parameters, log_likelihood = _of_draws(variant)(layout.unravel(draws.z), data, point)
-    statistics = {
-        "diverging": draws.diverging,
-        "n_steps": draws.num_steps,
-        "energy": draws.energy,
-        "lp": -draws.potential_energy,
-        "acceptance_rate": draws.accept_prob,
-        "step_size": draws.adapt_state,
-    }
-    return SampleRun(values, parameters, np.asarray(log_likelihood), statistics)
+class Chains:
+    """NUTS chains of all models of a batch, which can be run for longer.
+
+    Parameters
+    ----------
+    variant, batch
+        What is sampled.
+    mode, point
+        Where chains start, and the whitening there (`find_mode`).
+    seed, n_chains : int
+        Seed, and chains of each model.
+    n_warmup : int
+        Iterations of adaptation; rounded up to a multiple of `PROGRESS_ITERATIONS`, as all iterations are.
+    target_acceptance : float
+        Acceptance probability that the step size is adapted to.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        batch: Batch,
+        mode: Position,
+        point: WhiteningPoint,
+        *,
+        seed: int,
+        n_chains: int,
+        n_warmup: int,
+        target_acceptance: float,
+    ) -> None:
+        self._variant, self._batch, self._point = variant, batch, point
+        self._layout = Layout.of(mode, 1)
+        self._n_warmup = _whole_chunks(n_warmup)
+        self._kernel = _kernel(variant, self._n_warmup, target_acceptance, self._layout)
+        run_key, jitter_key = jax.random.split(jax.random.key(seed))
+        keys = jax.random.split(run_key, (len(batch.models), n_chains))
+        start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 2)
+        self._state = self._kernel.start(start, keys, batch.data, point)
+        self._kept: list[HMCState] = []
+        self._n_done = 0
+
+    def run(self, n_draws: int, progress: Progress | None = None) -> None:
+        """Draw ``n_draws`` more from each chain, after warming up if that has not been done."""
+        begin = self._n_done
+        end = max(begin, self._n_warmup) + _whole_chunks(n_draws)
+        while self._n_done < end:
+            self._state, states = self._kernel.advance(self._state, self._batch.data, self._point)
+            if self._n_done >= self._n_warmup:
+                self._kept.append(jax.tree.map(np.asarray, states))
+            self._n_done += PROGRESS_ITERATIONS
+            if progress is not None:
+                progress(self._n_done - begin, end - begin)
+
+    def draws(self) -> SampleRun:
+        """Return all draws so far."""
+        # Iterations lead; lanes (model, chain) go before draws.
+        draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 2), *self._kept)
+        position = self._layout.unravel(draws.z)
+        values, parameters, log_likelihood = _of_draws(self._variant)(position, self._batch.data, self._point)
+        statistics = {
+            "diverging": draws.diverging,
+            "n_steps": draws.num_steps,
+            "energy": draws.energy,
+            "lp": -draws.potential_energy,
+            "acceptance_rate": draws.accept_prob,
+            "step_size": draws.adapt_state,
+        }
+        return SampleRun(values, parameters, np.asarray(log_likelihood), statistics)
+
+
+def _whole_chunks(iterations: int) -> int:
+    return -(-iterations // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS
 
 
 def _scatter(mode: Position, key: Array, n_chains: int) -> Position:

@@ -191,6 +191,7 @@ class _SnapshotReader:
         classes, self.groups = np.unique(groups, return_inverse=True)
         self.n_classes = len(classes)
         self.average = ClassAverage(self.groups, self.n_classes)
+        _require_classes(recording, self.average.sizes, classes, group)
         _require_impact(recording, layer, impact, self.n_classes, group)
         if impact == "R":
             assert recording.logits is not None  # noqa: S101  (checked by _require_impact)
@@ -224,8 +225,34 @@ class _SnapshotReader:
         n_given = logits.shape[1]
         curvature = np.diag(mean_probability.mean(axis=0)) - scatter.mean(axis=0).reshape(n_given, n_given)
         classifier = self.recording.classifier
-        weight = np.asarray(classifier.weight[record], dtype=np.float64) if self.hidden and classifier else None
+        weight = self._classifier_weight(record) if self.hidden else None
         return residual_directions(self.average(residuals), curvature, weight), residuals
+
+    def _classifier_weight(self, record: int) -> Float[np.ndarray, "given_class feature"]:
+        assert self.recording.classifier is not None  # noqa: S101  (checked by _require_impact)
+        weight = np.asarray(self.recording.classifier.weight[record], dtype=np.float64)
+        if not np.isfinite(weight).all():
+            raise InputError(
+                f"{self.recording.path}: /classifier/weight is not finite at step {self.recording.steps[record]}; "
+                "use earlier records only (--until)"
+            )
+        return weight
+
+
+def _require_classes(
+    recording: Recording, sizes: Int[np.ndarray, " class_"], classes: Int[np.ndarray, " class_"], group: Grouping
+) -> None:
+    """Raise InputError where a grouping leaves fewer than two classes, or a class with a single sample."""
+    if len(sizes) < 2:
+        raise InputError(
+            f"{recording.path}: /{group} holds one class only, so there is nothing to "
+            "tell apart; group otherwise (--group)"
+        )
+    if sizes.min() < 2:
+        raise InputError(
+            f"{recording.path}: class {classes[sizes.argmin()]} by {group} has a single sample, so nothing can be said "
+            "of its spread; probe at least two samples of each class, or group otherwise (--group)"
+        )
 
 
 def _require_impact(recording: Recording, layer: str, impact: Impact, n_classes: int, group: Grouping) -> None:
@@ -253,7 +280,8 @@ def _require_impact(recording: Recording, layer: str, impact: Impact, n_classes:
     if layer == recording.logits:
         return
     classifier = recording.classifier
-    if classifier is None or classifier.weight.shape[2] != width:
+    feeds = classifier is not None and classifier.layer in (None, layer) and classifier.weight.shape[2] == width
+    if not feeds:
         raise InputError(
             f"{where}: impact R on a hidden layer needs the weights of the linear classifier it feeds "
             f"(/classifier/weight of width {width}); use layer '{recording.logits}', or --impact I"
@@ -383,9 +411,10 @@ def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) ->
     residual = change_square - factor * product
     floor = (np.finfo(np.float32).eps ** 2) * square / dimension + np.finfo(np.float64).tiny
     variance = np.maximum(residual / dimension, floor)
+    growth = 1.0 + np.maximum(factor, -0.999)
     return WithinStatistics(
-        log_growth=np.log1p(np.maximum(factor, -0.999)),
+        log_growth=np.log(growth),
         log_variance=np.log(variance),
-        log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)),
+        log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)) / growth,
         dimension=dimension,
     )

@@ -10,7 +10,6 @@ from data_tools.errors import InputError
 from lesde_infer import diagnostics, inference
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.inference import ConvergenceError, fit
-from lesde_infer.sampling import Effort
 from lesde_infer.simulation import simulate
 
 pytestmark = pytest.mark.xdist_group("fit")  # one compilation serves all
@@ -49,7 +48,10 @@ def test_true_rates_lie_in_their_intervals(fitted):
     for name, truth in (("gamma", ALPHA - BETA), ("alpha", ALPHA), ("beta", BETA), ("kappa", KAPPA)):
         low, high = np.quantile(fitted.posterior[name].isel(time=0), [0.005, 0.995])
         assert low < truth < high, f"{name}: {truth} outside its 99 % interval {low:.3g} to {high:.3g}"
-        assert high - low < 4 * abs(truth), f"{name}: the interval {low:.3g} to {high:.3g} says nothing"
+    # The mean over classes relaxes here, which leaves α and β loosely known; γ and κ must be known well.
+    for name, truth in (("gamma", ALPHA - BETA), ("kappa", KAPPA)):
+        low, high = np.quantile(fitted.posterior[name].isel(time=0), [0.005, 0.995])
+        assert high - low < abs(truth), f"{name}: the interval {low:.3g} to {high:.3g} says little"
 
 
 def test_noise_scales_lie_in_their_intervals(fitted):
@@ -76,7 +78,9 @@ def test_a_fit_meets_its_limits_and_says_so(fitted):
 
 
 def test_the_data_tree_follows_the_arviz_schema(fitted):
-    assert {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data"} <= set(fitted.data.children)
+    assert {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data"} <= set(
+        fitted.data.children
+    )
     assert fitted.posterior["gamma"].dims == ("chain", "draw", "time")
     assert fitted.posterior["tail_index"].dims == ("chain", "draw")
     assert set(fitted.data["log_likelihood"].data_vars) == {"contrast", "shared", "growth", "individual"}
@@ -145,21 +149,21 @@ def test_interval_rates_are_those_of_the_posterior(fitted):
 
 
 def test_a_fit_that_misses_its_limits_is_refused_after_a_longer_attempt(recording_path, monkeypatch):
-    tried = []
+    run_for = []
+    run = inference.Chains.run
+
+    def remember(chains, n_draws, progress=None):
+        run_for.append(n_draws)
+        run(chains, n_draws, progress)
+
+    monkeypatch.setattr(inference.Chains, "run", remember)
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
-
-    def remember(*args, **kwargs):
-        tried.append(args[4])
-        return sample(*args, **kwargs)
-
-    sample = inference.sample
-    monkeypatch.setattr(inference, "sample", remember)
-    monkeypatch.setattr(inference, "EFFORTS", (Effort(400, 500, 0.9), Effort(400, 500, 0.9)))
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
         fit(recording_path, curve="constant")
-    assert len(tried) == 2
+    assert run_for == [inference.DRAWS, inference.LONGER * inference.DRAWS]
     accepted = fit(recording_path, curve="constant", allow_unconverged=True)
     assert isinstance(accepted, Fit)
+    assert accepted.posterior.sizes["draw"] == (1 + inference.LONGER) * inference.DRAWS
     assert not accepted.diagnostics().converged
 
 
@@ -184,7 +188,7 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(recording_path, arguments,
 def test_loading_what_is_no_fit_is_refused(recording_path, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load(tmp_path / "missing.nc")
-    with pytest.raises(InputError, match="is no (readable )?fit"):
+    with pytest.raises(InputError, match=r"is no (readable )?fit"):
         load(recording_path)
     (tmp_path / "text.nc").write_text("not a fit")
     with pytest.raises(InputError, match="no readable fit"):

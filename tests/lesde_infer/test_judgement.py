@@ -76,7 +76,9 @@ def test_well_sampled_draws_converge():
     assert 1000 < judged.ess_bulk_min < 3000
 
 
-@pytest.mark.parametrize("fault", ["shifted chain", "random walk", "stuck chain", "divergence", "heavy mixing in tails"])
+@pytest.mark.parametrize(
+    "fault", ["shifted chain", "random walk", "stuck chain", "divergence", "heavy mixing in tails"]
+)
 def test_each_fault_of_sampling_is_found(fault):
     draws, diverging = noise(0), np.zeros((CHAINS, DRAWS), bool)
     if fault == "shifted chain":
@@ -95,7 +97,9 @@ def test_each_fault_of_sampling_is_found(fault):
 
 
 def test_parameters_that_the_model_holds_fixed_have_nothing_to_converge():
-    rows = table(xr.Dataset({"x": (("chain", "draw"), noise(0)), "fixed": (("chain", "draw"), np.ones((CHAINS, DRAWS)))}))
+    rows = table(
+        xr.Dataset({"x": (("chain", "draw"), noise(0)), "fixed": (("chain", "draw"), np.ones((CHAINS, DRAWS)))})
+    )
     assert list(rows["parameter"].to_numpy()) == ["x"]
 
 

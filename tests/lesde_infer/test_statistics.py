@@ -430,3 +430,40 @@ def test_values_that_are_not_numbers_are_refused_where_they_are(spoilt, bad, tmp
         pytest.raises(InputError, match=f"layer {spoilt} .*at step {run.steps[2]}"),
     ):
         compute_statistics(recording, "hidden", "R")
+
+
+def test_layer_that_does_not_feed_the_classifier_is_refused_whatever_its_width(tmp_path):
+    run = make_run(3, 4)
+    features = {"early": run.features[:, :, ::-1], "hidden": run.features, "out": run.logits}
+    with run.write(tmp_path / "run.h5", features=features) as recording, pytest.raises(InputError, match="'hidden'"):
+        compute_statistics(recording, "early", "R")
+
+
+def test_classifier_that_is_not_finite_is_refused(tmp_path):
+    run = make_run(3, 4)
+    weight = run.weight.copy()
+    weight[2, 0, 0] = np.nan
+    classifier = (weight, run.bias, "hidden")
+    with (
+        run.write(tmp_path / "run.h5", classifier=classifier) as recording,
+        pytest.raises(InputError, match=rf"/classifier/weight.*step {run.steps[2]}"),
+    ):
+        compute_statistics(recording, "hidden", "R")
+
+
+def test_one_given_class_is_refused(tmp_path):
+    run = replace(make_run(3, 3), given=np.zeros(11, dtype=np.int64))
+    with run.write(tmp_path / "run.h5") as recording, pytest.raises(InputError, match="one class"):
+        compute_statistics(recording, "out", "R", group="given_labels")
+
+
+def test_error_of_log_growth_is_that_of_the_logarithm(tmp_path):
+    """Delta method: the standard error of log b is that of b divided by b; here b is about three."""
+    run = make_run(3, 4, n_records=2, seed=8)
+    grown = run.features[0] * 3.0 + 0.1 * np.random.default_rng(0).normal(size=run.features[0].shape)
+    options = {"features": {"hidden": np.array([run.features[0], grown])}, "logits": None, "classifier": None}
+    with run.write(tmp_path / "run.h5", **options) as recording:
+        within = compute_statistics(recording, "hidden", "I").within
+    deviations = run.features[0] - class_means(run.features[0], run.labels)[run.labels]
+    expected = np.exp(within.log_variance[0] / 2 - within.log_growth[0]) / np.linalg.norm(deviations)
+    assert within.log_growth_error[0] == pytest.approx(expected, rel=1e-10)
