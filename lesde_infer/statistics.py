@@ -224,7 +224,6 @@ class _SnapshotReader:
         scatter = self.average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
         n_given = logits.shape[1]
         curvature = np.diag(mean_probability.mean(axis=0)) - scatter.mean(axis=0).reshape(n_given, n_given)
-        classifier = self.recording.classifier
         weight = self._classifier_weight(record) if self.hidden else None
         return residual_directions(self.average(residuals), curvature, weight), residuals
 
