@@ -42,6 +42,7 @@ IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 
 # Growth by e^50 over one interval explains nothing a record could hold; the clip keeps gradients finite.
 MAXIMAL_EXPONENT = 50.0
+MAXIMAL_RESIDUAL_GROWTH = 2.0  # exponent, of residuals within one interval
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,15 @@ def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:
 def feedback_coefficients(
     push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
 ) -> Float[Array, "*batch time component"]:
-    """Coefficients cⱼ = aΔ φ₁(−λⱼ aΔ) for a push aΔ: γΔ/K for contrasts, gΔ for the mean over classes."""
-    return push[..., None] * phi_1(-feedback * push[..., None])
+    """Coefficients cⱼ = aΔ φ₁(−λⱼ aΔ) for a push aΔ: γΔ/K for contrasts, gΔ for the mean over classes.
+
+    Under R (λ > 0) a negative rate makes residuals grow exponentially, which the linearisation has no right to follow
+    far, residuals being bounded by one: the exponent stops at `MAXIMAL_RESIDUAL_GROWTH`, and the coefficient grows
+    linearly in the rate from there. Without the stop the likelihood has cliffs, double exponential in u.
+    """
+    exponent = -feedback * push[..., None]
+    exponent = jnp.where(feedback > 0.0, jnp.minimum(exponent, MAXIMAL_RESIDUAL_GROWTH), exponent)
+    return push[..., None] * phi_1(exponent)
 
 
 def logits_coefficients(
