@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
@@ -248,11 +249,12 @@ def load(path: str | os.PathLike[str]) -> Fit:
     if not source.is_file():
         raise InputError(f"{source}: no such file; give a fit written by `lesde fit --out`")
     try:
-        with xr.open_datatree(source, engine="h5netcdf") as opened:
-            data = opened.load()
+        with h5py.File(source, "r") as file:
+            is_fit = file.attrs.get("format") == FORMAT
+        data = xr.load_datatree(source, engine="h5netcdf") if is_fit else xr.DataTree()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source} is no readable fit; give a file written by `lesde fit --out`") from error
-    if data.attrs.get("format") != FORMAT:
+    if not is_fit:
         raise InputError(f"{source} is no fit (a recording?); give a file written by `lesde fit --out`")
     if int(data.attrs["version"]) != VERSION:
         raise InputError(

@@ -281,9 +281,10 @@ def _require_impact(recording: Recording, layer: str, impact: Impact, n_classes:
     classifier = recording.classifier
     feeds = classifier is not None and classifier.layer in (None, layer) and classifier.weight.shape[2] == width
     if not feeds:
+        fed_by = f", and the recorded one is fed by '{classifier.layer}'" if classifier and classifier.layer else ""
         raise InputError(
             f"{where}: impact R on a hidden layer needs the weights of the linear classifier it feeds "
-            f"(/classifier/weight of width {width}); use layer '{recording.logits}', or --impact I"
+            f"(/classifier/weight of width {width}){fed_by}; use layer '{recording.logits}', or --impact I"
         )
 
 
