@@ -30,7 +30,7 @@ FitProgress = Callable[[str, int, int], None]
 
 WARMUP, DRAWS, CHAINS = 300, 500, 4
 ACCEPTANCE = 0.9
-LONGER = 2  # times the draws are added where a limit is missed
+LONGER = 3  # times the draws are added where a limit is missed
 CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.99  # of new chains with smaller steps, where transitions diverged
 SEPARATION_DRAWS = 200
 
