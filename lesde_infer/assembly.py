@@ -130,7 +130,7 @@ def _growth(statistics: Statistics) -> _StratumArrays:
     rates = values / lengths
     noise = np.maximum(np.abs(rates - np.median(rates)) * np.sqrt(lengths), TINY)
     errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths)
-    return _measured(values, statistics.within.log_growth_error, lengths, rate_scale(rates, errors, noise))
+    return _measured(values, statistics.within.log_growth_error, lengths, rate_scale(rates, errors, noise).smooth())
 
 
 def _individual(statistics: Statistics) -> _StratumArrays:

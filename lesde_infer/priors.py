@@ -18,6 +18,7 @@ LARGEST_QUANTILE = 0.9  # of the intervals' own estimates, in absolute value
 MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the intervals agree
 NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
 MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.5)  # the same where an interval is one number: see `measured`
+MEASURED_RATE_AMPLITUDE = 1.0  # of u around its trend: a factor of e^±2
 VARIANCE_SPREAD = (10.0, 10.0, 6.0)  # of log σ²
 TINY = 1e-300  # keeps logarithms and divisions defined where an impact or an increment vanishes exactly
 
@@ -47,6 +48,10 @@ class StratumScale:
         vanishes around it, and the likelihood would have spikes. Noise scales of such strata are nearly log-linear.
         """
         return replace(self, noise=(self.noise[0], *MEASURED_NOISE_SPREAD))
+
+    def smooth(self) -> "StratumScale":
+        """Keep a rate that is measured once an interval close to its trend, for the same reason."""
+        return replace(self, location=(*self.location[:3], MEASURED_RATE_AMPLITUDE))
 
 
 def rate_scale(
