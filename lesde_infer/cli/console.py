@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+PIPE_WIDTH = 140
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all."""
 
@@ -23,7 +25,10 @@ def results_console(json: str | None) -> "Console":
     """Return where results are printed for people: standard output, unless the machine-readable result goes there."""
     from rich.console import Console  # quick commands and --help do without it
 
-    return Console(file=sys.stderr if json == "-" else sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    file = sys.stderr if json == "-" else sys.stdout
+    # A pipe has no width; Rich would squeeze tables into 80 columns.
+    width = None if file.isatty() else PIPE_WIDTH
+    return Console(file=file, width=width, highlight=False, markup=False, soft_wrap=True)
 
 
 def note(message: str) -> None:

@@ -203,11 +203,11 @@ def _record(run: DemoRun, out: Path, seed: int, force: bool) -> float:
 
 def _show(results: "list[ReportEntry]", console: "Console") -> None:
     table = plain_table("Verdicts")
-    for heading in ("network", "P(γ > 0)", "γ at the end (90 %)", "tail index", "P(separable)", "observed", "flags"):
+    for heading in ("network", "P(γ > 0)", "γ at the end (90 %)", "tail index", "P(separable)", "observed"):
         table.add_column(heading)
     for entry in results:
         if entry.check is None:
-            table.add_row(entry.name, "refused: the sampler did not converge")
+            table.add_row(entry.name, "refused")
             continue
         verdict = entry.fit.verdict()
         end, tail = verdict.gamma_end, verdict.tail_index
@@ -218,12 +218,14 @@ def _show(results: "list[ReportEntry]", console: "Console") -> None:
             f"{tail.mean:.2g} ({tail.q05:.2g} to {tail.q95:.2g})",
             f"{verdict.probability_separable:.2f}",
             "separable" if entry.check.separable_observed else "not separable",
-            ", ".join(sorted({flag.name.replace("_", " ") for flag in entry.fit.flags})) or "none",
         )
     console.print(table)
     for entry in results:
-        if entry.check is not None:
-            console.print(f"{entry.name}: {entry.fit.verdict().sentence}")
+        if entry.check is None:
+            console.print(f"{entry.name}: refused, {'; '.join(entry.fit.diagnostics().problems)}")
+            continue
+        flags = sorted({flag.name.replace("_", " ") for flag in entry.fit.flags})
+        console.print(f"{entry.name}: {entry.fit.verdict().sentence} Flags: {', '.join(flags) or 'none'}.")
 
 
 def _summary(results: "list[ReportEntry]", clock: _Clock) -> dict[str, Any]:
