@@ -45,7 +45,7 @@ class StratumScale:
         """Narrow the noise's prior for a stratum of one number an interval.
 
         There a wiggly location could pass through a single interval, isolated in log time, while a wiggly noise scale
-        vanishes around it, and the likelihood would have spikes. Noise scales of such strata are nearly log-linear.
+        vanishes around it, and the likelihood would have spikes. Noise scales of such strata vary less.
         """
         return replace(self, noise=(self.noise[0], *MEASURED_NOISE_SPREAD))
 
