@@ -2,6 +2,8 @@
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.errors import InputError
@@ -44,3 +46,21 @@ def move_into_place(temporary: Path, path: Path, force: bool) -> None:
     except FileExistsError:
         refuse_existing(path, force)
     temporary.unlink()
+
+
+@contextmanager
+def written_whole(path: Path, force: bool) -> Iterator[Path]:
+    """Yield a temporary file's name to write to; the file gets its own name when all has gone well, else it is removed.
+
+    Raises
+    ------
+    InputError
+        If a file may not be made at the path.
+    """
+    refuse_existing(path, force)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        move_into_place(temporary, path, force)
+    finally:
+        temporary.unlink(missing_ok=True)

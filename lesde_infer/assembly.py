@@ -5,6 +5,7 @@ are one model of two strata, and the measured growth and variance a batch of two
 share one compiled program.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,15 @@ class Batch:
     models: tuple[tuple[Stratum, ...], ...]
     data: StrataData
     coupled: bool
+
+
+def locate(batches: Sequence[Batch], stratum: Stratum) -> tuple[StrataData, int]:
+    """Return the data of the model that holds a stratum, and the stratum's place in it."""
+    for batch in batches:
+        for model, names in enumerate(batch.models):
+            if stratum in names:
+                return jax.tree.map(lambda leaf, model=model: leaf[model], batch.data), names.index(stratum)
+    raise KeyError(stratum)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
+from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
 from lesde_infer.diagnostics import Diagnostics, diagnose, table
 from lesde_infer.flags import Flag, find_flags
@@ -135,7 +136,7 @@ class Fit:
         return judge(self.posterior.to_dataset(), self.flags, int(self.steps[-1]), probability)
 
     def summary(self) -> xr.Dataset:
-        """Mean, sd, quantiles, r̂ and effective sample sizes; one row a parameter, curves on a grid."""
+        """Tabulate r̂ and effective sample sizes; one row a parameter, curves on a grid."""
         return table(self.posterior.to_dataset())
 
     def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:
@@ -223,17 +224,11 @@ class Fit:
         Raises
         ------
         InputError
-            If the file exists and ``force`` is not set.
+            If the file exists and ``force`` is not set, or its folder is missing.
         """
         target = Path(path)
-        if target.exists() and not force:
-            raise InputError(f"{target} exists: choose another name, or overwrite it with --force (force=True)")
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            self.data.to_netcdf(partial, engine="h5netcdf")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(target, force) as temporary:
+            self.data.to_netcdf(temporary, engine="h5netcdf")
         return target
 
 

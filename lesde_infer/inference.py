@@ -16,11 +16,11 @@ import xarray as xr
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer._jax import jax
-from lesde_infer.assembly import Batch, assemble, has_mixed_intervals
+from lesde_infer.assembly import Batch, Stratum, assemble, has_mixed_intervals, locate
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve
 from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.impacts import Impact
-from lesde_infer.posterior import build_posterior
+from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.sampling import Chains, SampleRun, Variant, find_mode
 from lesde_infer.statistics import Grouping, Statistics, compute_statistics
@@ -117,7 +117,7 @@ def fit(
         wall_seconds=time.perf_counter() - started,
         compile_seconds=compile_seconds[0],
     )
-    return Fit(result.data)
+    return result
 
 
 def _check_choices(**choices: tuple[str, object]) -> None:
@@ -159,11 +159,11 @@ def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
     """Sample; where a limit is missed run once longer, with new chains of smaller steps if transitions diverged."""
-    batches = assemble(statistics)
-    samplers = [_Sampler(batch, settings, n_chains, mixed=has_mixed_intervals(statistics)) for batch in batches]
+    mixed = has_mixed_intervals(statistics)
+    samplers = [_Sampler(batch, settings, n_chains, mixed=mixed) for batch in assemble(statistics)]
     for sampler in samplers:
         sampler.run(n_draws, progress)
-    result = _result(statistics, settings, samplers)
+    result = _result(statistics, settings, samplers, mixed=mixed)
     diagnostics = result.diagnostics()
     if diagnostics.converged:
         return result
@@ -171,7 +171,7 @@ def _sample_until_converged(
         if diagnostics.divergences:
             sampler.restart_carefully()
         sampler.run(LONGER * n_draws, progress)
-    return _result(statistics, settings, samplers)
+    return _result(statistics, settings, samplers, mixed=mixed)
 
 
 class _Sampler:
@@ -211,9 +211,9 @@ class _Sampler:
         return self._chains.draws()
 
 
-def _result(statistics: Statistics, settings: Settings, samplers: list[_Sampler]) -> Fit:
+def _result(statistics: Statistics, settings: Settings, samplers: list[_Sampler], *, mixed: bool) -> Fit:
     batches, runs = [sampler.batch for sampler in samplers], [sampler.draws() for sampler in samplers]
-    tree = build_posterior(statistics, batches, runs, mixed=has_mixed_intervals(statistics))
+    tree = build_posterior(statistics, batches, runs, mixed=mixed)
     tree["prior_widths"] = xr.DataTree(_prior_widths(batches))
     tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
     return Fit(tree)
@@ -222,17 +222,14 @@ def _result(statistics: Statistics, settings: Settings, samplers: list[_Sampler]
 def _prior_widths(batches: list[Batch]) -> xr.Dataset:
     """Prior standard deviation of u along time, amplitude at its prior median, for the rates that flags judge."""
     widths, references = {}, {}
-    for batch in batches:
-        for model, names in enumerate(batch.models):
-            for index, name in enumerate(names):
-                if name not in ("contrast", "shared"):
-                    continue
-                key = "gamma" if name == "contrast" else "global_rate"
-                prior = jax.tree.map(lambda leaf, m=model, i=index: float(leaf[m, i]), batch.data.prior)
-                x = np.asarray(batch.data.design.trend[model, :, 1])
-                median_amplitude = 0.6745 * prior.amplitude_sd
-                widths[key] = ("time", np.sqrt(prior.level_sd**2 + (prior.slope_sd * x) ** 2 + median_amplitude**2))
-                references[f"{key}_reference"] = float(batch.data.reference[model, index])
+    rates: tuple[Stratum, ...] = ("contrast", "shared")
+    for name in rates:
+        data, place = locate(batches, name)
+        prior = jax.tree.map(lambda leaf, place=place: float(leaf[place]), data.prior)
+        x = np.asarray(data.design.trend[:, 1])
+        median_amplitude = 0.6745 * prior.amplitude_sd
+        widths[LOCATIONS[name]] = ("time", np.sqrt(prior.level_sd**2 + (prior.slope_sd * x) ** 2 + median_amplitude**2))
+        references[f"{LOCATIONS[name]}_reference"] = float(data.reference[place])
     return xr.Dataset(widths, attrs=references)
 
 

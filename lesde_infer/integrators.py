@@ -17,9 +17,14 @@ from typing import NamedTuple
 from jaxtyping import Array, Float, Int
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.impacts import simplex_directions
+from lesde_infer.impacts import (
+    MAXIMAL_EXPONENT,
+    elasticity_from_rates,
+    phi_1,
+    simplex_directions,
+    spread_rate,
+)
 
-LARGEST_EXPONENT = 50.0
 # Pull back to the start, relative to the squared size of the classifier's rows, below which that of a proximal
 # step is not let fall. It leaves a mean residual of about this size times the shift, and bounds the
 # condition of the Newton steps and the rounding errors along directions that the softmax does not see.
@@ -64,18 +69,7 @@ class Readout(NamedTuple):
 
 def growth(exponent: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return e^exponent, the exponent clipped to ±50."""
-    return jnp.exp(jnp.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
-
-
-def phi1(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return φ₁(z) = (e^z − 1)/z, which is 1 at z = 0; z is clipped to at most 50.
-
-    Below 1e-5 in size its Taylor polynomial 1 + z/2 + z²/6 is exact to rounding.
-    """
-    clipped = jnp.minimum(z, LARGEST_EXPONENT)
-    small = jnp.abs(clipped) < 1e-5
-    divisor = jnp.where(small, 1.0, clipped)
-    return jnp.where(small, 1.0 + clipped / 2 + clipped**2 / 6, jnp.expm1(divisor) / divisor)
+    return jnp.exp(jnp.clip(exponent, -MAXIMAL_EXPONENT, MAXIMAL_EXPONENT))
 
 
 def isotropic_means(
@@ -104,17 +98,16 @@ def simplex_means(
 
         Δm_k = (Δ/K) [γ ā φ₁(γΔ/K) d̂_k + (γ δ_k d̂_k + β Σ_l δ_l d̂_l) φ₁(sΔ/K)].
 
-    From the rates of the module's header, β = g − γ/K and s = γ + K β/(K−1).
     """
     n_classes = means.shape[0]
     directions = jnp.asarray(simplex_directions(n_classes))
-    beta = global_rate - gamma / n_classes
-    slope = gamma + n_classes * beta / (n_classes - 1)
+    _, beta = elasticity_from_rates(gamma, global_rate, n_classes)
+    slope = spread_rate(gamma, global_rate, n_classes)
     along = jnp.sum(directions * means, axis=1)
     common = along.mean()
     differences = along - common
-    own = gamma * common * phi1(gamma * length / n_classes) * directions
-    others = (gamma * differences[:, None] * directions + beta * (differences @ directions)) * phi1(
+    own = gamma * common * phi_1(gamma * length / n_classes) * directions
+    others = (gamma * differences[:, None] * directions + beta * (differences @ directions)) * phi_1(
         slope * length / n_classes
     )
     return means + length / n_classes * (own + others)
@@ -148,7 +141,7 @@ def residual_means(
     """
     mixing = readout.mixing
     step = length / substeps
-    stretch = jnp.clip(kappa * length, -LARGEST_EXPONENT, LARGEST_EXPONENT) / substeps
+    stretch = jnp.clip(kappa * length, -MAXIMAL_EXPONENT, MAXIMAL_EXPONENT) / substeps
     weight = mixing @ readout.basis
     logit_means = means @ weight.T + readout.bias
     logit_deviations = weight @ deviations
@@ -165,7 +158,7 @@ def residual_means(
         rates, modes = jnp.linalg.eigh(mixing.T @ _curvature(probabilities, sample_weights) @ mixing)
         rates = jnp.maximum(rates, 0.0)  # rounding leaves the zero eigenvalues slightly negative
         contrasts = (residuals - residuals.mean(axis=0)) @ mixing @ modes
-        moved = moved + (contrasts * contrast_time * phi1(-contrast_time * rates)) @ modes.T
+        moved = moved + (contrasts * contrast_time * phi_1(-contrast_time * rates)) @ modes.T
         return moved + _common_shift(
             logits_at(moved, substep + 1), rates, modes, global_rate * step, mixing, sample_weights, mean_target
         )
@@ -208,7 +201,7 @@ def _common_shift(
     """
     size = jnp.maximum(jnp.mean(jnp.sum(mixing**2, axis=1)), 1e-300)
     forward_time = jnp.maximum(time, 1e-12)
-    stiffness = jnp.maximum(1.0 / (forward_time * phi1(forward_time * rates)), SMALLEST_PULL * size)
+    stiffness = jnp.maximum(1.0 / (forward_time * phi_1(forward_time * rates)), SMALLEST_PULL * size)
     pull = (modes * stiffness) @ modes.T
 
     def mean_residual(probabilities: Float[Array, "label sample"]) -> Float[Array, "label"]:
@@ -233,5 +226,5 @@ def _common_shift(
         unfinished, newton, (jnp.zeros(mixing.shape[1]), jnp.asarray(jnp.inf), jnp.asarray(0))
     )
     start = mixing.T @ mean_residual(jax.nn.softmax(logits, axis=0))
-    explicit = modes @ (time * phi1(-time * rates) * (modes.T @ start))
+    explicit = modes @ (time * phi_1(-time * rates) * (modes.T @ start))
     return jnp.where(time > 0, proximal, explicit)

@@ -172,6 +172,19 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
     return Prediction(surviving[:, :, None] * coefficients, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))
 
 
+def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool) -> CollapsedStudentT:
+    """Return the density of all increments, as a function of their squared norms."""
+    prediction = predict_intervals(parameters, data, coupled=coupled)
+    return CollapsedStudentT(
+        prediction.coefficients,
+        data.direction_square,
+        data.direction_increment,
+        prediction.log_noise,
+        parameters.degrees[:, None],
+        data.dimension[:, None],
+    )
+
+
 def strata_model(data: StrataData, *, curve: Curve, coupled: bool, mixed: bool) -> None:
     """NumPyro model of one or more strata; see the module's docstring.
 
@@ -187,13 +200,4 @@ def strata_model(data: StrataData, *, curve: Curve, coupled: bool, mixed: bool) 
         Whether short and long intervals alternate.
     """
     parameters = sample_parameters(data, curve=curve, mixed=mixed)
-    prediction = predict_intervals(parameters, data, coupled=coupled)
-    increment = CollapsedStudentT(
-        prediction.coefficients,
-        data.direction_square,
-        data.direction_increment,
-        prediction.log_noise,
-        parameters.degrees[:, None],
-        data.dimension[:, None],
-    )
-    numpyro.sample("increment", increment, obs=data.increment_square)
+    numpyro.sample("increment", increment_density(parameters, data, coupled=coupled), obs=data.increment_square)

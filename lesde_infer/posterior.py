@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from lesde_infer.assembly import STRATA, Batch, Stratum
+from lesde_infer.assembly import STRATA, Batch, Stratum, locate
 from lesde_infer.impacts import elasticity_from_rates
 from lesde_infer.sampling import SampleRun
 from lesde_infer.statistics import Statistics
@@ -89,6 +89,7 @@ def build_posterior(
     """
     draws = _strata(batches, runs)
     rates = {LOCATIONS[name]: draws[name].location for name in STRATA}
+    data, place = locate(batches, "contrast")
     alpha, beta = elasticity_from_rates(rates["gamma"], rates["global_rate"], statistics.n_classes)
     curve = ("chain", "draw", "time")
     variables = {
@@ -98,7 +99,7 @@ def build_posterior(
         "individual_scale": (curve, np.exp(rates[LOCATIONS["individual"]] / 2.0)),
         **{NOISE_SCALES[name]: (curve, draws[name].noise) for name in STRATA},
         "degrees": (("chain", "draw", "stratum"), np.stack([draws[name].degrees for name in STRATA], axis=-1)),
-        "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, _resolution(batches))),
+        "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, float(data.reference[place]))),
         "paper_tail_index": (("chain", "draw"), paper_tail_index(alpha, statistics)),
     }
     if mixed:
@@ -133,15 +134,6 @@ def _with_coordinates(dataset: xr.Dataset, coordinates: dict[str, object]) -> xr
     own = {name: values for name, values in coordinates.items() if name in dataset.dims}
     counted = {name: np.arange(dataset.sizes[name]) for name in ("chain", "draw") if name in dataset.dims}
     return dataset.assign_coords({**own, **counted})
-
-
-def _resolution(batches: Sequence[Batch]) -> float:
-    """Return the resolution of γ, the reference of the contrasts' rate."""
-    for batch in batches:
-        for model, names in enumerate(batch.models):
-            if "contrast" in names:
-                return float(batch.data.reference[model, names.index("contrast")])
-    raise AssertionError("no batch holds the contrasts")
 
 
 def _sample_statistics(runs: Sequence[SampleRun]) -> xr.Dataset:

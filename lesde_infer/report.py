@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_tools.errors import InputError
-from data_tools.new_file import move_into_place, refuse_existing, temporary_beside
+from data_tools.new_file import refuse_existing, written_whole
 from lesde_infer import plots
 
 if TYPE_CHECKING:
@@ -146,12 +146,8 @@ def write_report(
         sections=[_section(entry, f"run-{number}") for number, entry in enumerate(entries, start=1)],
         versions=_versions(),
     )
-    temporary = temporary_beside(path)
-    try:
+    with written_whole(path, force) as temporary:
         temporary.write_text(html, encoding="utf-8")
-        move_into_place(temporary, path, force)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

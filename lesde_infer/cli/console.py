@@ -70,3 +70,8 @@ def progress_bars() -> Iterator[Progress | None]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield show
+
+
+def prefixed(show: Progress | None, name: str) -> Progress | None:
+    """Return progress that says of which run it is, or none where none is shown."""
+    return None if show is None else lambda stage, done, total: show(f"{name}: {stage}", done, total)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_tools.errors import InputError
-from lesde_infer.cli.console import Progress, plain_table, progress_bars, results_console
+from lesde_infer.cli.console import Progress, plain_table, prefixed, progress_bars, results_console
 from lesde_infer.cli.failure import BAD_INPUT, CommandError
 from lesde_infer.cli.options import ForceOption, JsonOption, SeedOption
 from lesde_infer.cli.output_files import check_outputs, write_json
@@ -172,7 +172,7 @@ def _record_and_fit(out_dir: Path, seed: int, clock: _Clock, show: Progress | No
             path = out_dir / f"{run.stem}.h5"
             clock.add(f"record {run.name}", recording.result())
             with clock.stage(f"fit {run.name}"):
-                fitted = fit(path, seed=seed, allow_unconverged=True, progress=_named(show, run.name))
+                fitted = fit(path, seed=seed, allow_unconverged=True, progress=prefixed(show, run.name))
                 fitted.save(path.with_suffix(".nc"), force=force)
             if not fitted.diagnostics().converged:
                 entries.append(ReportEntry(run.name, fitted))
@@ -182,10 +182,6 @@ def _record_and_fit(out_dir: Path, seed: int, clock: _Clock, show: Progress | No
         return entries
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _named(show: Progress | None, name: str) -> Progress | None:
-    return None if show is None else lambda stage, done, total: show(f"{name}: {stage}", done, total)
 
 
 def _record(run: DemoRun, out: Path, seed: int, force: bool) -> float:

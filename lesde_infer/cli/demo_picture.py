@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from data_tools.new_file import move_into_place, temporary_beside
+from data_tools.new_file import written_whole
 from lesde_infer import plots
 
 if TYPE_CHECKING:
@@ -28,9 +28,5 @@ def draw_overview(entries: "Sequence[ReportEntry]", out: Path) -> None:
         upper.set_title(entry.name)
         if entry.check is not None:
             plots.plot_predicted_against_observed(entry.check, METRIC, lower)
-    temporary = temporary_beside(out)
-    try:
+    with written_whole(out, force=True) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
-        move_into_place(temporary, out, force=True)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.new_file import move_into_place, refuse_existing, temporary_beside
+from data_tools.new_file import refuse_existing, written_whole
 
 STANDARD_OUTPUT = "-"
 
@@ -61,14 +61,8 @@ def write_json(result: Mapping[str, Any], target: str | None, *, force: bool = F
     if target == STANDARD_OUTPUT:
         print(text, end="")
         return
-    path = Path(target)
-    refuse_existing(path, force)
-    temporary = temporary_beside(path)
-    try:
+    with written_whole(Path(target), force) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        move_into_place(temporary, path, force)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import typer
 
 from data_tools.errors import InputError
 from data_tools.recording_schema import FORMAT
-from lesde_infer.cli.console import Progress, progress_bars
+from lesde_infer.cli.console import prefixed, progress_bars
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
@@ -83,7 +83,7 @@ def report(
                 until=until,
                 seed=seed,
                 allow_unconverged=allow_unconverged,
-                progress=_prefixed(show, name),
+                progress=prefixed(show, name),
             )
             entries.append(ReportEntry(name, fitted, _checked(fitted, path, seed)))
     command = shlex.join(["lesde", "report", *files, "--out", str(out)])
@@ -114,9 +114,3 @@ def _checked(fitted: "Fit", recording: Path | None, seed: int) -> "Check | None"
     from lesde_infer.predictive import check
 
     return check(fitted, recording, seed=seed)
-
-
-def _prefixed(show: Progress | None, name: str) -> Progress | None:
-    if show is None:
-        return None
-    return lambda stage, done, total: show(f"{name}: {stage}", done, total)
