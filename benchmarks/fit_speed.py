@@ -59,7 +59,7 @@ def effective_size(draws: Float[np.ndarray, "chain draw"]) -> float:
 
 def describe(result: Fit) -> dict[str, float]:
     """Return the figures of one fit."""
-    gradients = result.data["sample_stats"]["n_steps_by_model"].to_numpy()
+    gradients = result.data["sample_stats"]["n_steps_by_submodel"].to_numpy()
     ess = effective_size(result.posterior["gamma"].isel(time=-1).to_numpy())
     seconds = float(result.data.attrs["wall_seconds"])
     return {

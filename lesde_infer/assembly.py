@@ -1,8 +1,7 @@
 """From statistics to what is sampled: groups of strata that depend on one another, and those that do not.
 
-Under I and R the four strata are four independent models of one shape, sampled as one batch; under L contrasts and mean
-are one model of two strata, and the measured growth and variance a batch of two. A `Batch` is a set of models that
-share one compiled program.
+Under I and R the four strata are four independent models of one shape; under L contrasts and mean are one model of two
+strata, and the measured growth and variance one each. Models of one shape share one compiled program.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lesde_infer._jax import jax, jnp
+from lesde_infer._jax import jnp
 from lesde_infer.curves import curve_design
 from lesde_infer.model import StrataData
 from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, rate_scale
@@ -24,30 +23,29 @@ MIXED_LENGTH_RATIO = 3.0  # intervals this unequal tell the scaling of noise wit
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Models that are sampled together.
+class Submodel:
+    """Strata that are sampled together, independent of all others given the data.
 
     Attributes
     ----------
-    models : tuple of tuples of str
-        Strata of each model.
+    strata : tuple of str
+        Their names.
     data : StrataData
-        Data of the models, stacked along a leading axis.
+        Their data.
     coupled : bool
-        Whether each model is contrasts and mean under L.
+        Whether they are contrasts and mean under L.
     """
 
-    models: tuple[tuple[Stratum, ...], ...]
+    strata: tuple[Stratum, ...]
     data: StrataData
     coupled: bool
 
 
-def locate(batches: Sequence[Batch], stratum: Stratum) -> tuple[StrataData, int]:
-    """Return the data of the model that holds a stratum, and the stratum's place in it."""
-    for batch in batches:
-        for model, names in enumerate(batch.models):
-            if stratum in names:
-                return jax.tree.map(lambda leaf, model=model: leaf[model], batch.data), names.index(stratum)
+def locate(submodels: Sequence[Submodel], stratum: Stratum) -> tuple[StrataData, int]:
+    """Return the data of the submodel that holds a stratum, and the stratum's place in it."""
+    for submodel in submodels:
+        if stratum in submodel.strata:
+            return submodel.data, submodel.strata.index(stratum)
     raise KeyError(stratum)
 
 
@@ -74,20 +72,21 @@ def has_mixed_intervals(statistics: Statistics) -> bool:
     return bool(long >= MIXED_LENGTH_RATIO * short)
 
 
-def assemble(statistics: Statistics) -> list[Batch]:
-    """Return the batches of models that together are the LE-SDE of a run."""
+def assemble(statistics: Statistics) -> list[Submodel]:
+    """Return the submodels that together are the LE-SDE of a run."""
     strata: dict[Stratum, _StratumArrays] = {
         "contrast": _class_means(statistics.contrast, statistics.lengths, statistics.n_classes),
         "shared": _class_means(statistics.shared, statistics.lengths, 1),
         "growth": _growth(statistics),
         "individual": _individual(statistics),
     }
-    if statistics.impact == "L":
-        return [
-            _batch(statistics, strata, (("contrast", "shared"),), coupled=True),
-            _batch(statistics, strata, (("growth",), ("individual",)), coupled=False),
-        ]
-    return [_batch(statistics, strata, tuple((name,) for name in STRATA), coupled=False)]
+    n_components = max(stratum.feedback.shape[1] for stratum in strata.values())
+    coupled: tuple[Stratum, ...] = STRATA[:2] if statistics.impact == "L" else ()
+    groups = ([coupled] if coupled else []) + [(name,) for name in STRATA if name not in coupled]
+    return [
+        Submodel(names, _strata_data(statistics, [strata[name] for name in names], n_components), names == coupled)
+        for names in groups
+    ]
 
 
 def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], divisor: int) -> _StratumArrays:
@@ -146,18 +145,6 @@ def _growth(statistics: Statistics) -> _StratumArrays:
 def _individual(statistics: Statistics) -> _StratumArrays:
     values = statistics.within.log_variance - np.log(statistics.lengths)
     return _measured(values, statistics.within.log_variance_error, None, log_variance_scale(values))
-
-
-def _batch(
-    statistics: Statistics,
-    strata: dict[Stratum, _StratumArrays],
-    models: tuple[tuple[Stratum, ...], ...],
-    *,
-    coupled: bool,
-) -> Batch:
-    n_components = max(strata[name].feedback.shape[1] for model in models for name in model)
-    stacked = [_strata_data(statistics, [strata[name] for name in model], n_components) for model in models]
-    return Batch(models, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacked), coupled)
 
 
 def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_components: int) -> StrataData:

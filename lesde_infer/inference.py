@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,22 +15,18 @@ import xarray as xr
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer._jax import jax
-from lesde_infer.assembly import Batch, Stratum, assemble, has_mixed_intervals, locate
+from lesde_infer.assembly import Stratum, Submodel, assemble, has_mixed_intervals, locate
+from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve
 from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.impacts import Impact
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
-from lesde_infer.sampling import Chains, SampleRun, Variant, find_mode
+from lesde_infer.sampling import SampleRun
 from lesde_infer.statistics import Grouping, Statistics, compute_statistics
 
-FitProgress = Callable[[str, int, int], None]
-"""Called with a stage's name, the units done and their total."""
-
-WARMUP, DRAWS, CHAINS = 300, 500, 4
-ACCEPTANCE = 0.9
-LONGER = 3  # times the draws are added where a limit is missed
-CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.99  # of new chains with smaller steps, where transitions diverged
+DRAWS, CHAINS = 500, 4
+LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
 SEPARATION_DRAWS = 200
 
 
@@ -89,7 +84,7 @@ def fit(
     InputError
         If the recording does not support what is asked.
     ConvergenceError
-        If the posterior misses its limits twice (`lesde_infer.diagnostics`).
+        If the posterior misses its limits even with four times the draws (`lesde_infer.diagnostics`).
     """
     _check_choices(impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping))
     if elasticity != "homogeneous":
@@ -158,73 +153,35 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
 def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
-    """Sample; where a limit is missed run once longer, with new chains of smaller steps if transitions diverged."""
-    mixed = has_mixed_intervals(statistics)
-    samplers = [_Sampler(batch, settings, n_chains, mixed=mixed) for batch in assemble(statistics)]
-    for sampler in samplers:
-        sampler.run(n_draws, progress)
-    result = _result(statistics, settings, samplers, mixed=mixed)
-    diagnostics = result.diagnostics()
-    if diagnostics.converged:
-        return result
-    for sampler in samplers:
-        if diagnostics.divergences:
-            sampler.restart_carefully()
-        sampler.run(LONGER * n_draws, progress)
-    return _result(statistics, settings, samplers, mixed=mixed)
+    """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
+    submodels, mixed = assemble(statistics), has_mixed_intervals(statistics)
+    sampler = ConcurrentSampler(submodels, curve=settings.curve, mixed=mixed, seed=settings.seed, n_chains=n_chains)
+    sampler.run_until(n_draws, progress)
+    result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
+    for times in LONGER:
+        if result.diagnostics().converged:
+            break
+        sampler.replace_diverged()
+        sampler.run_until(times * n_draws, progress)
+        result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
+    return result
 
 
-class _Sampler:
-    """Chains of one batch, their start found once."""
-
-    def __init__(self, batch: Batch, settings: Settings, n_chains: int, *, mixed: bool) -> None:
-        self.batch = batch
-        self._variant = Variant(settings.curve, batch.coupled, mixed)
-        self._mode, self._point = find_mode(self._variant, batch.data)
-        self._seed, self._n_chains = settings.seed, n_chains
-        self._stage = f"sampling {', '.join(name for model in batch.models for name in model)}"
-        self._chains = self._new_chains(WARMUP, ACCEPTANCE)
-
-    def _new_chains(self, n_warmup: int, target_acceptance: float) -> Chains:
-        return Chains(
-            self._variant,
-            self.batch,
-            self._mode,
-            self._point,
-            seed=self._seed,
-            n_chains=self._n_chains,
-            n_warmup=n_warmup,
-            target_acceptance=target_acceptance,
-        )
-
-    def restart_carefully(self) -> None:
-        """Start new chains with smaller steps."""
-        self._chains = self._new_chains(CAREFUL_WARMUP, CAREFUL_ACCEPTANCE)
-
-    def run(self, n_draws: int, progress: FitProgress | None) -> None:
-        """Draw more from each chain."""
-        report = None if progress is None else lambda done, total: progress(self._stage, done, total)
-        self._chains.run(n_draws, report)
-
-    def draws(self) -> SampleRun:
-        """Return all draws so far."""
-        return self._chains.draws()
-
-
-def _result(statistics: Statistics, settings: Settings, samplers: list[_Sampler], *, mixed: bool) -> Fit:
-    batches, runs = [sampler.batch for sampler in samplers], [sampler.draws() for sampler in samplers]
-    tree = build_posterior(statistics, batches, runs, mixed=mixed)
-    tree["prior_widths"] = xr.DataTree(_prior_widths(batches))
+def _result(
+    statistics: Statistics, settings: Settings, submodels: list[Submodel], runs: list[SampleRun], *, mixed: bool
+) -> Fit:
+    tree = build_posterior(statistics, submodels, runs, mixed=mixed)
+    tree["prior_widths"] = xr.DataTree(_prior_widths(submodels))
     tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
     return Fit(tree)
 
 
-def _prior_widths(batches: list[Batch]) -> xr.Dataset:
+def _prior_widths(submodels: list[Submodel]) -> xr.Dataset:
     """Prior standard deviation of u along time, amplitude at its prior median, for the rates that flags judge."""
     widths, references = {}, {}
     rates: tuple[Stratum, ...] = ("contrast", "shared")
     for name in rates:
-        data, place = locate(batches, name)
+        data, place = locate(submodels, name)
         prior = jax.tree.map(lambda leaf, place=place: float(leaf[place]), data.prior)
         x = np.asarray(data.design.trend[:, 1])
         median_amplitude = 0.6745 * prior.amplitude_sd

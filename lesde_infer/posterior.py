@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from lesde_infer.assembly import STRATA, Batch, Stratum, locate
+from lesde_infer.assembly import STRATA, Stratum, Submodel, locate
 from lesde_infer.impacts import elasticity_from_rates
 from lesde_infer.sampling import SampleRun
 from lesde_infer.statistics import Statistics
@@ -50,31 +50,29 @@ class _StratumDraws:
     """Weights and hyperparameters of the location curve and of the noise scale."""
 
 
-def _strata(batches: Sequence[Batch], runs: Sequence[SampleRun]) -> dict[Stratum, _StratumDraws]:
+def _strata(submodels: Sequence[Submodel], runs: Sequence[SampleRun]) -> dict[Stratum, _StratumDraws]:
     draws = {}
-    for batch, run in zip(batches, runs, strict=True):
-        for model, names in enumerate(batch.models):
-            for index, name in enumerate(names):
-                parameters = run.parameters
-                own = [index, len(names) + index]
-                draws[name] = _StratumDraws(
-                    location=np.asarray(parameters.location)[model, :, :, index],
-                    noise=np.exp(np.asarray(parameters.log_scale)[model, :, :, index]),
-                    degrees=np.asarray(parameters.degrees)[model, :, :, index],
-                    interval_exponent=np.asarray(parameters.interval_exponent)[model, :, :, index],
-                    relaxation=np.asarray(parameters.relaxation)[model, :, :, index],
-                    log_likelihood=run.log_likelihood[model, :, :, index],
-                    curves={
-                        site: np.asarray(values)[model][:, :, own]
-                        for site, values in run.values.items()
-                        if site.startswith("curve_")
-                    },
-                )
+    for submodel, run in zip(submodels, runs, strict=True):
+        for index, name in enumerate(submodel.strata):
+            parameters, own = run.parameters, [index, len(submodel.strata) + index]
+            draws[name] = _StratumDraws(
+                location=np.asarray(parameters.location)[:, :, index],
+                noise=np.exp(np.asarray(parameters.log_scale)[:, :, index]),
+                degrees=np.asarray(parameters.degrees)[:, :, index],
+                interval_exponent=np.asarray(parameters.interval_exponent)[:, :, index],
+                relaxation=np.asarray(parameters.relaxation)[:, :, index],
+                log_likelihood=run.log_likelihood[:, :, index],
+                curves={
+                    site: np.asarray(values)[:, :, own]
+                    for site, values in run.values.items()
+                    if site.startswith("curve_")
+                },
+            )
     return draws
 
 
 def build_posterior(
-    statistics: Statistics, batches: Sequence[Batch], runs: Sequence[SampleRun], *, mixed: bool
+    statistics: Statistics, submodels: Sequence[Submodel], runs: Sequence[SampleRun], *, mixed: bool
 ) -> xr.DataTree:
     """Arrange draws as a DataTree with groups posterior, sample_stats, log_likelihood, observed_data, constant_data.
 
@@ -82,14 +80,14 @@ def build_posterior(
     ----------
     statistics : Statistics
         What was fitted.
-    batches, runs : sequences
-        Models and their draws, in the same order.
+    submodels, runs : sequences
+        Submodels and their draws, in the same order.
     mixed : bool
         Whether short and long intervals alternate, so that their scaling was learned.
     """
-    draws = _strata(batches, runs)
+    draws = _strata(submodels, runs)
     rates = {LOCATIONS[name]: draws[name].location for name in STRATA}
-    data, place = locate(batches, "contrast")
+    data, place = locate(submodels, "contrast")
     alpha, beta = elasticity_from_rates(rates["gamma"], rates["global_rate"], statistics.n_classes)
     curve = ("chain", "draw", "time")
     variables = {
@@ -137,10 +135,10 @@ def _with_coordinates(dataset: xr.Dataset, coordinates: dict[str, object]) -> xr
 
 
 def _sample_statistics(runs: Sequence[SampleRun]) -> xr.Dataset:
-    """Combine the independent chains of the models: one draw of the joint posterior is one of each."""
+    """Combine the independent chains of the submodels: one draw of the joint posterior is one of each."""
 
-    def stack(name: str) -> Float[np.ndarray, "model chain draw"]:
-        return np.concatenate([run.statistics[name] for run in runs])
+    def stack(name: str) -> Float[np.ndarray, "submodel chain draw"]:
+        return np.stack([run.statistics[name] for run in runs])
 
     dims = ("chain", "draw")
     return xr.Dataset(
@@ -150,9 +148,9 @@ def _sample_statistics(runs: Sequence[SampleRun]) -> xr.Dataset:
             "energy": (dims, stack("energy").sum(axis=0)),
             "lp": (dims, stack("lp").sum(axis=0)),
             "acceptance_rate": (dims, stack("acceptance_rate").mean(axis=0)),
-            "n_steps_by_model": (("model", *dims), stack("n_steps")),
-            "energy_by_model": (("model", *dims), stack("energy")),
-            "step_size_by_model": (("model", *dims), stack("step_size")),
+            "n_steps_by_submodel": (("submodel", *dims), stack("n_steps")),
+            "energy_by_submodel": (("submodel", *dims), stack("energy")),
+            "step_size_by_submodel": (("submodel", *dims), stack("step_size")),
         }
     )
 

@@ -1,15 +1,19 @@
-"""Sampling the posterior: mode, information there, then NUTS in whitened coordinates.
+"""Sampling the posterior of one submodel: mode, information there, then NUTS in whitened coordinates.
 
-The steps run on the same NumPyro model, for a batch of models and their chains at once. With no information given,
-conditional whitening is the non-centred parametrisation, in which a first mode is sought; the Fisher information there
-whitens the model, in whose coordinates the mode is refined (it is now the mode of Laplace's approximation of the
-marginal posterior of the hyperparameters), and the information taken again for NUTS. Models and chains are
-lanes of one program, compiled once per shape: a second run of the same shape compiles nothing.
+With no information given, conditional whitening is the non-centred parametrisation, in which a first mode is sought;
+the Fisher information there whitens the model, in whose coordinates the mode is refined (it is now the mode of
+Laplace's approximation of the marginal posterior of the hyperparameters), and the information taken again for
+NUTS. Chains are lanes of one program, compiled once per shape: a second submodel of the same shape compiles nothing.
+
+Submodels may be sampled in threads side by side: programs run without Python's lock. Only tracing, in which NumPyro
+keeps its handlers in a stack of the whole process, is done by one thread at a time (`_traced_alone`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from threading import RLock
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpyro
@@ -20,15 +24,14 @@ from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import constrain_fn, log_density, potential_energy, unconstrain_fn
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.assembly import Batch
 from lesde_infer.curves import Curve, n_weights
 from lesde_infer.information import curve_information
 from lesde_infer.model import Parameters, StrataData, sample_parameters, strata_model
 from lesde_infer.whitening import ConditionalWhitening, WhiteningPoint
 
 Position = dict[str, Array]
-Progress = Callable[[int, int], None]
-"""Called with the number of iterations done and their total."""
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 START_JITTER = 0.2  # of the unconstrained hyperparameters around the mode: chains start apart, in the typical set
 WEIGHT_JITTER = 0.5  # of the whitened weights, in units of their posterior's standard deviation
@@ -37,7 +40,21 @@ FORBIDDEN = 1e100  # potential energy where it overflows
 FIRST_ITERATIONS = 400
 REFINING_ITERATIONS = 60
 REFINEMENTS = 2
-PROGRESS_ITERATIONS = 50  # between two reports of progress; a shape of its own, so that any total reuses one program
+CHUNK = 50  # iterations of one call of the compiled program, so that any total is made of one program
+
+
+_tracing = RLock()
+
+
+def _traced_alone(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Let one thread at a time run a function that runs a NumPyro model, which happens only while it is traced."""
+
+    @wraps(function)
+    def alone(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        with _tracing:
+            return function(*args, **kwargs)
+
+    return alone
 
 
 @dataclass(frozen=True)
@@ -75,42 +92,41 @@ class Variant:
 
 @dataclass(frozen=True)
 class SampleRun:
-    """Draws of a batch of models.
+    """Draws of a submodel.
 
     Attributes
     ----------
-    values : dict of arrays, shape (model, chain, draw, ...)
+    values : dict of arrays, shape (chain, draw, ...)
         Values of all sites.
-    parameters : Parameters, with leading axes (model, chain, draw)
+    parameters : Parameters, with leading axes (chain, draw)
         Rates, noise scales and the rest, per stratum and interval.
-    log_likelihood : array, shape (model, chain, draw, stratum, time)
+    log_likelihood : array, shape (chain, draw, stratum, time)
         Log density of each interval.
-    statistics : dict of arrays, shape (model, chain, draw)
+    statistics : dict of arrays, shape (chain, draw)
         ``diverging``, ``n_steps`` (gradients), ``energy``, ``lp``, ``acceptance_rate``, ``step_size``.
     """
 
     values: Position
     parameters: Parameters
-    log_likelihood: Float[np.ndarray, "model chain draw stratum time"]
+    log_likelihood: Float[np.ndarray, "chain draw stratum time"]
     statistics: dict[str, np.ndarray]
 
 
+@_traced_alone
 def _potential(variant: Variant, position: Position, data: StrataData, point: WhiteningPoint) -> Array:
     return potential_energy(variant.model, (data, point), {}, position)
 
 
 @lru_cache(maxsize=32)
 def _objective(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoint], tuple[Array, Position]]:
-    def total(positions: Position, data: StrataData, point: WhiteningPoint) -> Array:
-        return jax.vmap(lambda *lane: _potential(variant, *lane))(positions, data, point).sum()
-
-    return jax.jit(jax.value_and_grad(total))
+    return jax.jit(jax.value_and_grad(lambda *args: _potential(variant, *args)))
 
 
 @lru_cache(maxsize=32)
 def _start(variant: Variant) -> Callable[[StrataData, WhiteningPoint], Position]:
     """Return the function that gives the median of every hyperparameter's prior, and weights at their centre."""
 
+    @_traced_alone
     def start(data: StrataData, point: WhiteningPoint) -> Position:
         seeded = numpyro.handlers.seed(variant.model, jax.random.key(0))
         initialised = numpyro.handlers.substitute(seeded, substitute_fn=numpyro.infer.init_to_median(num_samples=15))
@@ -118,7 +134,7 @@ def _start(variant: Variant) -> Callable[[StrataData, WhiteningPoint], Position]
         latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
         return _at_origin(unconstrain_fn(variant.model, (data, point), {}, latent))
 
-    return jax.jit(jax.vmap(start))
+    return jax.jit(start)
 
 
 def _at_origin(position: Position) -> Position:
@@ -133,6 +149,7 @@ def _whiten_at(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoi
     def log_likelihood(weights: Array, values: Position, data: StrataData) -> Array:
         return variant.interval_log_likelihood({**values, "curve_weights": weights}, data).sum()
 
+    @_traced_alone
     def whiten_at(position: Position, data: StrataData, point: WhiteningPoint) -> WhiteningPoint:
         values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
         weights, time_scale = values["curve_weights"], values.get("power_time_scale", jnp.zeros(()))
@@ -143,7 +160,7 @@ def _whiten_at(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoi
         score = jax.grad(log_likelihood)(weights, values, data)
         return WhiteningPoint(information, jnp.einsum("cij,cj->ci", information, weights) + score)
 
-    return jax.jit(jax.vmap(whiten_at))
+    return jax.jit(whiten_at)
 
 
 def _sites(values: Position) -> Position:
@@ -170,13 +187,13 @@ def _descend(variant: Variant, data: StrataData, point: WhiteningPoint, start: P
 
 
 def find_mode(variant: Variant, data: StrataData) -> tuple[Position, WhiteningPoint]:
-    """Find where chains start, and the whitening there, for each model of a batch.
+    """Find where chains start, and the whitening there.
 
     Returns
     -------
-    position : dict of arrays, shape (model, ...)
+    position : dict of arrays
         Mode in whitened coordinates, unconstrained.
-    point : WhiteningPoint, with a leading axis (model,)
+    point : WhiteningPoint
         Information at the mode.
     """
     point = variant.non_centred(data)
@@ -220,7 +237,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """NUTS over lanes (model, chain), as two compiled functions."""
+    """NUTS over chains, as two compiled functions."""
 
     start: Callable[[Array, Array, StrataData, WhiteningPoint], HMCState]
     advance: Callable[[HMCState, StrataData, WhiteningPoint], tuple[HMCState, HMCState]]
@@ -243,47 +260,49 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
             rng_key=key,
         )
 
-    def over_lanes(function: Callable[..., HMCState], n_lane: int) -> Callable[..., HMCState]:
-        chains = jax.vmap(function, (0,) * n_lane + (None, None))
-        return jax.vmap(chains, (0,) * n_lane + (0, 0))
+    def step_one(state: HMCState, data: StrataData, point: WhiteningPoint) -> HMCState:
+        return step(state, (data, point))
 
-    step_lanes = over_lanes(lambda state, data, point: step(state, (data, point)), 1)
+    step_chains = jax.vmap(step_one, (0, None, None))
 
     def advance(state: HMCState, data: StrataData, point: WhiteningPoint) -> tuple[HMCState, HMCState]:
         def body(state: HMCState, _: None) -> tuple[HMCState, HMCState]:
-            state = step_lanes(state, data, point)
+            state = step_chains(state, data, point)
             return state, state._replace(z_grad=None, adapt_state=state.adapt_state.step_size, rng_key=None)
 
-        return jax.lax.scan(body, state, length=PROGRESS_ITERATIONS)
+        return jax.lax.scan(body, state, length=CHUNK)
 
-    return _Kernel(jax.jit(over_lanes(start_one, 2)), jax.jit(advance))
+    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None))), jax.jit(advance))
 
 
 @lru_cache(maxsize=32)
 def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Parameters, Array]]:
     """Return the function from unconstrained positions to sites, parameters and interval log likelihoods."""
 
+    @_traced_alone
     def one(position: Position, data: StrataData, point: WhiteningPoint) -> tuple[Position, Parameters, Array]:
         values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
         return values, variant.parameters(values, data), variant.interval_log_likelihood(values, data)
 
     draws = jax.vmap(one, (0, None, None))
-    return jax.jit(jax.vmap(jax.vmap(draws, (0, None, None))))
+    return jax.jit(jax.vmap(draws, (0, None, None)))
 
 
 class Chains:
-    """NUTS chains of all models of a batch, which can be run for longer.
+    """NUTS chains of a submodel, which can be run for longer.
 
     Parameters
     ----------
-    variant, batch
+    variant, data
         What is sampled.
     mode, point
         Where chains start, and the whitening there (`find_mode`).
-    seed, n_chains : int
-        Seed, and chains of each model.
+    key : jax.Array
+        Seed of all random numbers.
+    n_chains : int
+        Number of chains.
     n_warmup : int
-        Iterations of adaptation; rounded up to a multiple of `PROGRESS_ITERATIONS`, as all iterations are.
+        Iterations of adaptation; rounded up to a multiple of `CHUNK`, as all iterations are.
     target_acceptance : float
         Acceptance probability that the step size is adapted to.
     """
@@ -291,44 +310,39 @@ class Chains:
     def __init__(
         self,
         variant: Variant,
-        batch: Batch,
+        data: StrataData,
         mode: Position,
         point: WhiteningPoint,
         *,
-        seed: int,
+        key: jax.Array,
         n_chains: int,
         n_warmup: int,
         target_acceptance: float,
     ) -> None:
-        self._variant, self._batch, self._point = variant, batch, point
-        self._layout = Layout.of(mode, 1)
-        self._n_warmup = _whole_chunks(n_warmup)
+        self._variant, self._data, self._point = variant, data, point
+        self._layout = Layout.of(mode, 0)
+        self._n_warmup = iterations(n_warmup)
         self._kernel = _kernel(variant, self._n_warmup, target_acceptance, self._layout)
-        run_key, jitter_key = jax.random.split(jax.random.key(seed))
-        keys = jax.random.split(run_key, (len(batch.models), n_chains))
-        start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 2)
-        self._state = self._kernel.start(start, keys, batch.data, point)
+        run_key, jitter_key = jax.random.split(key)
+        start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 1)
+        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, point)
         self._kept: list[HMCState] = []
-        self._n_done = 0
+        self.n_done = 0
 
-    def run(self, n_draws: int, progress: Progress | None = None) -> None:
-        """Draw ``n_draws`` more from each chain, after warming up if that has not been done."""
-        begin = self._n_done
-        end = max(begin, self._n_warmup) + _whole_chunks(n_draws)
-        while self._n_done < end:
-            self._state, states = self._kernel.advance(self._state, self._batch.data, self._point)
-            if self._n_done >= self._n_warmup:
-                self._kept.append(jax.tree.map(np.asarray, states))
-            self._n_done += PROGRESS_ITERATIONS
-            if progress is not None:
-                progress(self._n_done - begin, end - begin)
+    def advance(self) -> int:
+        """Move each chain by some iterations, and return by how many; draws are kept once chains are warm."""
+        self._state, states = self._kernel.advance(self._state, self._data, self._point)
+        if self.n_done >= self._n_warmup:
+            self._kept.append(jax.tree.map(np.asarray, states))
+        self.n_done += CHUNK
+        return CHUNK
 
     def draws(self) -> SampleRun:
         """Return all draws so far."""
-        # Iterations lead; lanes (model, chain) go before draws.
-        draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 2), *self._kept)
+        # Iterations lead; chains go before draws.
+        draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 1), *self._kept)
         position = self._layout.unravel(draws.z)
-        values, parameters, log_likelihood = _of_draws(self._variant)(position, self._batch.data, self._point)
+        values, parameters, log_likelihood = _of_draws(self._variant)(position, self._data, self._point)
         statistics = {
             "diverging": draws.diverging,
             "n_steps": draws.num_steps,
@@ -340,8 +354,9 @@ class Chains:
         return SampleRun(values, parameters, np.asarray(log_likelihood), statistics)
 
 
-def _whole_chunks(iterations: int) -> int:
-    return -(-iterations // PROGRESS_ITERATIONS) * PROGRESS_ITERATIONS
+def iterations(wanted: int) -> int:
+    """Return the number of iterations done where ``wanted`` are asked for: a multiple of `CHUNK`."""
+    return -(-wanted // CHUNK) * CHUNK
 
 
 def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
@@ -350,6 +365,5 @@ def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
     starts = {}
     for (name, value), site_key in zip(sorted(_at_origin(mode).items()), keys, strict=True):
         spread = WEIGHT_JITTER if name.endswith("_whitened") else START_JITTER
-        noise = jax.random.normal(site_key, (len(value), n_chains, *value.shape[1:]))
-        starts[name] = value[:, None] + spread * noise
+        starts[name] = value + spread * jax.random.normal(site_key, (n_chains, *value.shape))
     return starts

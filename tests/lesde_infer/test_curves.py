@@ -36,8 +36,8 @@ def plain_predictor(curve, weights, elapsed=ELAPSED, span=SPAN):
     if curve == "power":
         shift = TIME_SCALE * span
         return weights[0] - weights[1] * np.log((elapsed + shift) / (0.9 * span + shift))
-    start, end = np.log(0.01 * span), np.log(1.01 * span)
-    x = -1 + 2 * (np.log(elapsed + 0.01 * span) - start) / (end - start)
+    start, end = np.log(0.04 * span), np.log(1.04 * span)
+    x = -1 + 2 * (np.log(elapsed + 0.04 * span) - start) / (end - start)
     total = weights[0] + weights[1] * x
     for j in range(BASIS_FUNCTIONS):
         frequency = (j + 1) * np.pi / (2 * DOMAIN_HALF_WIDTH)
@@ -186,8 +186,8 @@ def test_gaussian_process_converges_to_the_matern_kernel():
 def test_prior_is_the_matern_kernel_in_the_middle_of_the_record(length, tolerance):
     """With the basis that is used, over the middle half of log time, at lengths up to the prior's median."""
     x = np.linspace(-1, 1, 41)
-    start, end = np.log(0.01 * SPAN), np.log(1.01 * SPAN)
-    elapsed = np.exp(start + (x + 1) / 2 * (end - start)) - 0.01 * SPAN
+    start, end = np.log(0.04 * SPAN), np.log(1.04 * SPAN)
+    elapsed = np.exp(start + (x + 1) / 2 * (end - start)) - 0.04 * SPAN
     basis = np.asarray(curve_design(np.maximum(elapsed, 0.0), SPAN).basis)
     found = basis * sampled_basis_sd(1.0, length) ** 2 @ basis.T
     middle = np.abs(x) <= 0.5

@@ -148,22 +148,22 @@ def test_interval_rates_are_those_of_the_posterior(fitted):
     assert 0.5 * learned < np.median(np.abs(scatter)) / 0.6745 < 2.0 * learned
 
 
-def test_a_fit_that_misses_its_limits_is_refused_after_a_longer_attempt(recording_path, monkeypatch):
+def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording_path, monkeypatch):
     run_for = []
-    run = inference.Chains.run
+    run_until = inference.ConcurrentSampler.run_until
 
-    def remember(chains, n_draws, progress=None):
+    def remember(sampler, n_draws, progress=None):
         run_for.append(n_draws)
-        run(chains, n_draws, progress)
+        run_until(sampler, n_draws, progress)
 
-    monkeypatch.setattr(inference.Chains, "run", remember)
+    monkeypatch.setattr(inference.ConcurrentSampler, "run_until", remember)
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
         fit(recording_path, curve="constant")
-    assert run_for == [inference.DRAWS, inference.LONGER * inference.DRAWS]
+    assert run_for == [inference.DRAWS, 2 * inference.DRAWS, 4 * inference.DRAWS]
     accepted = fit(recording_path, curve="constant", allow_unconverged=True)
     assert isinstance(accepted, Fit)
-    assert accepted.posterior.sizes["draw"] == (1 + inference.LONGER) * inference.DRAWS
+    assert accepted.posterior.sizes["draw"] == 4 * inference.DRAWS
     assert not accepted.diagnostics().converged
 
 

@@ -10,8 +10,7 @@ from scipy import linalg
 from lesde_infer._jax import jax, jnp
 from lesde_infer.curves import n_weights
 from lesde_infer.information import curve_information
-from lesde_infer.model import Parameters, evaluate_curves, predict_intervals
-from lesde_infer.noise import CollapsedStudentT
+from lesde_infer.model import Parameters, evaluate_curves, increment_density, predict_intervals
 
 N_INTERVALS, N_SIMULATIONS = 12, 20_000
 DIMENSIONS = (6, 1)
@@ -28,16 +27,7 @@ def parameters_at(weights, data, curve):
 
 def interval_log_likelihood(weights, data, curve, coupled):
     parameters = parameters_at(weights, data, curve)
-    prediction = predict_intervals(parameters, data, coupled=coupled)
-    increment = CollapsedStudentT(
-        prediction.coefficients,
-        data.direction_square,
-        data.direction_increment,
-        prediction.log_noise,
-        parameters.degrees[:, None],
-        data.dimension[:, None],
-    )
-    return increment.log_prob(data.increment_square)
+    return increment_density(parameters, data, coupled=coupled).log_prob(data.increment_square)
 
 
 def simulate_increments(rng, weights, data, directions, curve, coupled):

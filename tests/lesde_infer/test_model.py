@@ -65,7 +65,7 @@ def curve_values(curve, weights, data, time_scale):
         shift = time_scale * span
         factor = ((elapsed + shift) / (0.9 * span + shift)) ** -weights[1]
         return weights[0] + np.log(factor), weights[0], factor
-    x = 2 * np.log((elapsed + 0.01 * span) / (0.01 * span)) / np.log(101.0) - 1
+    x = 2 * np.log((elapsed + 0.04 * span) / (0.04 * span)) / np.log(26.0) - 1
     u = weights[0] + weights[1] * x
     for j in range(BASIS_FUNCTIONS):
         phase = (j + 1) * np.pi * (x + DOMAIN_HALF_WIDTH) / (2 * DOMAIN_HALF_WIDTH)
@@ -188,18 +188,16 @@ def test_assembly_arranges_every_stratum_once(impact, tmp_path):
     run = make_run(3, 3, n_records=6)
     with run.write(tmp_path / "run.h5") as recording:
         statistics = compute_statistics(recording, "hidden", impact)
-    batches = assemble(statistics)
-    names = [name for batch in batches for model in batch.models for name in model]
-    assert sorted(names) == sorted(STRATA)
-    assert [batch.coupled for batch in batches] == ([True, False] if impact == "L" else [False])
-    for batch in batches:
-        assert batch.data.increment_square.shape == (len(batch.models), len(batch.models[0]), 5)
-        for m, model in enumerate(batch.models):
-            for s, name in enumerate(model):
-                check_stratum(statistics, batch.data, m, s, name)
+    submodels = assemble(statistics)
+    assert sorted(name for submodel in submodels for name in submodel.strata) == sorted(STRATA)
+    assert [submodel.coupled for submodel in submodels] == ([True, False, False] if impact == "L" else [False] * 4)
+    for submodel in submodels:
+        assert submodel.data.increment_square.shape == (len(submodel.strata), 5)
+        for s, name in enumerate(submodel.strata):
+            check_stratum(statistics, submodel.data, s, name)
 
 
-def check_stratum(statistics, data, m, s, name):
+def check_stratum(statistics, data, s, name):
     lengths, within = statistics.lengths, statistics.within
     if name in ("contrast", "shared"):
         stratum = getattr(statistics, name)
@@ -210,13 +208,13 @@ def check_stratum(statistics, data, m, s, name):
     else:
         values = within.log_variance - np.log(lengths)
         expected = (values**2, 1, np.ones(5), within.log_variance_error, np.zeros(5))
-        np.testing.assert_allclose(data.direction_increment[m, s, :, 0], values)
+        np.testing.assert_allclose(data.direction_increment[s, :, 0], values)
     for field, value in zip(
         ("increment_square", "dimension", "exposure", "error", "log_length"), expected, strict=True
     ):
-        np.testing.assert_allclose(getattr(data, field)[m, s], value, rtol=1e-12, err_msg=f"{name} {field}")
-    assert float(data.is_rate[m, s]) == (name != "individual")
-    assert float(data.relaxes[m, s]) == (name in ("contrast", "shared"))
+        np.testing.assert_allclose(getattr(data, field)[s], value, rtol=1e-12, err_msg=f"{name} {field}")
+    assert float(data.is_rate[s]) == (name != "individual")
+    assert float(data.relaxes[s]) == (name in ("contrast", "shared"))
 
 
 @pytest.mark.parametrize(

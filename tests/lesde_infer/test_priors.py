@@ -9,7 +9,7 @@ from core_helpers import make_run
 from numpyro.infer.util import log_density
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.assembly import assemble
+from lesde_infer.assembly import STRATA, assemble, locate
 from lesde_infer.curves import CURVES, n_weights
 from lesde_infer.model import strata_model
 from lesde_infer.priors import (
@@ -39,13 +39,8 @@ def folder(tmp_path_factory):
 def strata_of(run, path, impact):
     """Return data of every stratum by name: (data of its model, its place in the model)."""
     with run.write(path, force=True) as recording:
-        batches = assemble(compute_statistics(recording, "hidden", impact))
-    found = {}
-    for batch in batches:
-        for m, model in enumerate(batch.models):
-            for s, name in enumerate(model):
-                found[name] = (jax.tree.map(lambda leaf, m=m: leaf[m], batch.data), s)
-    return found
+        submodels = assemble(compute_statistics(recording, "hidden", impact))
+    return {name: locate(submodels, name) for name in STRATA}
 
 
 def scales(strata):

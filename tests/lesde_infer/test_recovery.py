@@ -1,18 +1,15 @@
 """Data simulated from the model give its parameters back, within 90 % intervals at about the nominal rate.
 
-Twenty runs are simulated sample by sample, collapsed, and fitted as one batch: the program that fits one run.
+Twenty runs are simulated sample by sample, collapsed, and fitted by the programs that fit one run.
 """
-
-from itertools import chain
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from lesde_infer._jax import jax, jnp
-from lesde_infer.assembly import Batch, assemble
+from lesde_infer.assembly import assemble
+from lesde_infer.concurrent_sampling import ConcurrentSampler
 from lesde_infer.impacts import elasticity_from_rates
-from lesde_infer.sampling import Chains, Variant, find_mode
 from lesde_infer.simulation import simulate
 from lesde_infer.statistics import compute_statistics
 
@@ -70,26 +67,16 @@ def simulated_statistics(folder, impact, curve, n_classes, seed):
         return compute_statistics(recording, recording.layers[0], impact)
 
 
-def fleet(all_statistics):
-    """Stack the batches of several runs along the axis of models."""
-    for batches in zip(*(assemble(statistics) for statistics in all_statistics), strict=True):
-        data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(batch.data for batch in batches))
-        yield Batch(tuple(chain.from_iterable(batch.models for batch in batches)), data, batches[0].coupled)
-
-
 def locations(all_statistics, curve):
     """Posterior draws of each stratum's location curve: (run, draw, time)."""
+    submodels = [submodel for statistics in all_statistics for submodel in assemble(statistics)]
+    sampler = ConcurrentSampler(submodels, curve=curve, mixed=False, seed=0, n_chains=4)
+    sampler.run_until(250)
     draws = {}
-    for batch in fleet(all_statistics):
-        variant = Variant(curve, batch.coupled, mixed=False)
-        mode, point = find_mode(variant, batch.data)
-        chains = Chains(variant, batch, mode, point, seed=0, n_chains=4, n_warmup=300, target_acceptance=0.9)
-        chains.run(250)
-        run = chains.draws()
-        for model, names in enumerate(batch.models):
-            for index, name in enumerate(names):
-                values = np.asarray(run.parameters.location)[model, :, :, index]
-                draws.setdefault(name, []).append(values.reshape(-1, values.shape[-1]))
+    for submodel, run in zip(submodels, sampler.draws(), strict=True):
+        for index, name in enumerate(submodel.strata):
+            values = np.asarray(run.parameters.location)[:, :, index]
+            draws.setdefault(name, []).append(values.reshape(-1, values.shape[-1]))
     return {name: np.stack(values) for name, values in draws.items()}
 
 

@@ -172,7 +172,7 @@ def test_an_existing_file_is_kept_unless_forced(entries, tmp_path):
 
 
 def test_a_failure_half_way_leaves_nothing_behind(entries, tmp_path, monkeypatch):
-    monkeypatch.setattr("lesde_infer.report.move_into_place", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("data_tools.new_file.move_into_place", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_report(tmp_path / "r.html", entries[2:], title="t")
     assert list(tmp_path.iterdir()) == []

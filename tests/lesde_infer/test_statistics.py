@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ from scipy.linalg import block_diag, helmert
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
-from lesde_infer.assembly import assemble
+from lesde_infer.assembly import assemble, locate
 from lesde_infer.impacts import residual_directions
-from lesde_infer.model import Parameters, predict_intervals
-from lesde_infer.noise import CollapsedStudentT
+from lesde_infer.model import Parameters, increment_density, predict_intervals
 from lesde_infer.statistics import ClassAverage, compute_statistics, softmax
 
 CASES = ["I", "L", "R", "R hidden"]
@@ -41,31 +39,20 @@ def random_rates(run, seed):
 
 def collapsed_log_density(statistics, rates, log_scales):
     """Log density of contrasts and mean, interval by interval, by the package: array (contrast and shared, time)."""
-    batch = assemble(statistics)[0]
     densities = []
-    for model, strata in enumerate(batch.models):
-        index = [("contrast", "shared").index(name) for name in strata if name in ("contrast", "shared")]
+    for submodel in assemble(statistics):
+        index = [("contrast", "shared").index(name) for name in submodel.strata if name in ("contrast", "shared")]
         if not index:
             continue
-        data = jax.tree.map(itemgetter(model), batch.data)
         values = (rates, log_scales, DEGREES, EXPONENT, RELAXATION)
         parameters = Parameters(*(jnp.asarray(value[index]) for value in values))
-        densities.append(np.asarray(interval_log_density(parameters, data, coupled=batch.coupled)))
+        densities.append(np.asarray(interval_log_density(parameters, submodel.data, coupled=submodel.coupled)))
     return np.concatenate(densities)
 
 
 @partial(jax.jit, static_argnames="coupled")
 def interval_log_density(parameters, data, *, coupled):
-    prediction = predict_intervals(parameters, data, coupled=coupled)
-    increment = CollapsedStudentT(
-        prediction.coefficients,
-        data.direction_square,
-        data.direction_increment,
-        prediction.log_noise,
-        parameters.degrees[:, None],
-        data.dimension[:, None],
-    )
-    return increment.log_prob(data.increment_square)
+    return increment_density(parameters, data, coupled=coupled).log_prob(data.increment_square)
 
 
 def sample_by_sample_log_density(run, layer, impact, rates, log_scales):
@@ -155,18 +142,17 @@ def test_gaussian_limit_is_one_dense_normal_over_all_samples(case, tmp_path):
 
 def gaussian_predictions(statistics, rates):
     """Squared residuals of contrasts and mean of every interval: array (time, contrast and shared)."""
-    batch = assemble(statistics)[0]
-    data = batch.data
+    submodels = assemble(statistics)
+    coupled = submodels[0].coupled
     residuals = []
-    for stratum in range(2):
-        model, row = (0, stratum) if batch.coupled else (stratum, 0)
-        one = jax.tree.map(itemgetter(model), data)
-        location = jnp.asarray(rates if batch.coupled else rates[stratum : stratum + 1])
+    for stratum, name in enumerate(("contrast", "shared")):
+        one, row = locate(submodels, name)
+        location = jnp.asarray(rates if coupled else rates[stratum : stratum + 1])
         zeros = jnp.zeros(len(location))
         parameters = Parameters(location, jnp.zeros(location.shape), zeros + 1.0, zeros, zeros)
         # Without relaxation nothing is attenuated; the tolerance of the attenuation's own floor is tested elsewhere.
         data_at_one_step = one._replace(n_steps=jnp.ones_like(one.n_steps))
-        c = np.asarray(predict_intervals(parameters, data_at_one_step, coupled=batch.coupled).coefficients)[row]
+        c = np.asarray(predict_intervals(parameters, data_at_one_step, coupled=coupled).coefficients)[row]
         square, product = np.asarray(one.direction_square)[row], np.asarray(one.direction_increment)[row]
         explained = (c**2 * square - 2 * c * product).sum(axis=-1)
         residuals.append(np.asarray(one.increment_square)[row] + explained)

@@ -1,0 +1,108 @@
+"""Threads change nothing but time: draws, failures and progress are those of one thread."""
+
+import threading
+
+import numpy as np
+import pytest
+from core_helpers import make_run
+
+from lesde_infer import concurrent_sampling
+from lesde_infer.assembly import assemble
+from lesde_infer.concurrent_sampling import CAREFUL_WARMUP, WARMUP, ConcurrentSampler
+from lesde_infer.statistics import compute_statistics
+
+pytestmark = pytest.mark.xdist_group("concurrent")  # one compilation serves all
+
+
+@pytest.fixture(scope="module")
+def submodels(tmp_path_factory):
+    run = make_run(3, 3, n_records=12, seed=4)
+    with run.write(tmp_path_factory.mktemp("concurrent") / "run.h5") as recording:
+        return assemble(compute_statistics(recording, "hidden", "I"))
+
+
+def sampler(submodels, seed=1):
+    return ConcurrentSampler(submodels, curve="constant", mixed=False, seed=seed, n_chains=2)
+
+
+def locations(sampled):
+    return [np.asarray(run.parameters.location) for run in sampled.draws()]
+
+
+def test_draws_do_not_depend_on_the_number_of_threads(submodels, monkeypatch):
+    results = []
+    for n_cores in (1, 3):
+        monkeypatch.setattr(concurrent_sampling, "_n_cores", lambda n=n_cores: n)
+        sampled = sampler(submodels)
+        sampled.run_until(50)
+        results.append(locations(sampled))
+    for one, three in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_submodels_use_random_numbers_of_their_own(submodels):
+    twice = sampler([submodels[0], submodels[0]])
+    twice.run_until(50)
+    first, second = locations(twice)
+    assert not np.isclose(first, second).any()
+
+
+def test_a_longer_run_keeps_the_draws_it_has(submodels):
+    sampled = sampler(submodels)
+    sampled.run_until(50)
+    short = locations(sampled)
+    sampled.run_until(150)
+    for before, after in zip(short, locations(sampled), strict=True):
+        assert after.shape[1] == 150
+        np.testing.assert_array_equal(after[:, :50], before)
+    sampled.run_until(100)  # has been done
+    assert locations(sampled)[0].shape[1] == 150
+
+
+def test_progress_counts_every_iteration_once(submodels):
+    seen = []
+    sampled = sampler(submodels)
+    sampled.run_until(100, lambda *report: seen.append(report))
+    total = len(submodels) * (WARMUP + 100)
+    assert [done for _, done, _ in seen] == list(range(50, total + 1, 50))
+    assert {total for _, _, total in seen} == {total}
+
+
+def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
+    sampled = sampler(submodels)
+    sampled.run_until(50)
+    before = locations(sampled)
+    original = concurrent_sampling.Chains.draws
+
+    def one_divergence(chains):
+        run = original(chains)
+        run.statistics["diverging"] = np.zeros((2, 50), dtype=bool)
+        run.statistics["diverging"][1, 7] = chains is sampled._samplers[2]._chains
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concurrent_sampling.Chains, "draws", one_divergence)
+        sampled.replace_diverged()
+    seen = []
+    sampled.run_until(100, lambda *report: seen.append(report))
+    assert seen[-1][1:] == (3 * 50 + CAREFUL_WARMUP + 100,) * 2
+    for index, (old, new) in enumerate(zip(before, locations(sampled), strict=True)):
+        assert new.shape[1] == 100
+        assert np.array_equal(new[:, :50], old) == (index != 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_ends_all_threads(submodels, error):
+    def fail(stage, done, total):
+        if done >= 200:
+            raise error("from the progress shown")
+
+    sampled = sampler(submodels)
+    with pytest.raises(error, match="progress shown"):
+        sampled.run_until(10_000, fail)
+    assert threading.active_count() == 1 or all("ThreadPool" not in thread.name for thread in threading.enumerate())
+
+
+def test_nothing_sampled_is_an_error(submodels):
+    with pytest.raises(RuntimeError, match="nothing was sampled"):
+        sampler(submodels).draws()
