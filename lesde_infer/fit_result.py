@@ -20,13 +20,13 @@ from lesde_infer.diagnostics import Diagnostics, diagnose, table
 from lesde_infer.flags import Flag, find_flags
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.replication import replicated_rates
 from lesde_infer.statistics import Grouping
 from lesde_infer.verdict import Verdict, judge
 
 Elasticity = Literal["homogeneous", "matrix"]
 
 FORMAT, VERSION = "lesde-fit", 1
-LARGEST_SCATTER = 4.0  # of a log growth or log variance: beyond, the exponential of a Student-t has no mean
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
@@ -142,48 +142,9 @@ class Fit:
     def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:
         """Return what drives each interval, for posterior draws spread evenly over the chains.
 
-        Growth and individual noise scatter from interval to interval as the model has it, at most four scatters from
-        their curves. Attenuation of the drift in long intervals is not applied: it describes an estimate from
-        sparse records, not the motion.
+        The size of each interval's noise is as it was recorded: see `lesde_infer.replication`.
         """
-        posterior = self.posterior.to_dataset().stack(sample=("chain", "draw")).transpose("sample", ...)
-        n_samples = posterior.sizes["sample"]
-        chosen = posterior.isel(sample=np.unique(np.linspace(0, n_samples - 1, n_draws).round().astype(int)))
-        rng = np.random.default_rng([seed, n_draws])
-        length, n_steps = self._constant["length"].to_numpy(), self._constant["n_steps"].to_numpy()
-        shape = (chosen.sizes["sample"], len(length))
-
-        def values(name: str, **select: str) -> Float[np.ndarray, "draw ..."]:
-            return chosen[name].sel(select).to_numpy() if select else chosen[name].to_numpy()
-
-        def degrees(stratum: str) -> Float[np.ndarray, " draw"]:
-            return values("degrees", stratum=stratum)
-
-        def growth_with_steps(stratum: str) -> Float[np.ndarray, "draw time"]:
-            """n^ω relative to the longest interval."""
-            if "interval_exponent" not in chosen:
-                return np.ones(shape)
-            return (n_steps / n_steps.max()) ** values("interval_exponent", stratum=stratum)[:, None]
-
-        def scatter(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
-            standard = rng.standard_t(degrees(stratum)[:, None], size=shape)
-            return np.clip(standard, -LARGEST_SCATTER, LARGEST_SCATTER) * values(name)
-
-        root = np.sqrt(length)
-        growth_noise = scatter("growth", "growth_scatter") * growth_with_steps("growth") * root
-        log_noise = scatter("individual", "individual_scatter") / 2.0
-        individual = values("individual_scale") * np.exp(log_noise) * growth_with_steps("individual") * root
-        return IntervalRates(
-            gamma=values("gamma"),
-            global_rate=values("global_rate"),
-            kappa=values("kappa") + growth_noise / length,
-            global_sd=values("global_scale") * growth_with_steps("shared") * root,
-            class_sd=values("class_scale") * growth_with_steps("contrast") * root,
-            individual_sd=individual,
-            global_dof=degrees("shared"),
-            class_dof=degrees("contrast"),
-            individual_dof=np.full(shape[0], np.inf),
-        )
+        return replicated_rates(self.data, n_draws, seed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the machine-readable result (DESIGN section 6): plain numbers, strings and lists."""

@@ -179,6 +179,9 @@ def _constant(statistics: Statistics) -> xr.Dataset:
             "impact_f": ("time", statistics.impact_f),
             "contrast_feedback": ("time", feedback),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),
+            "log_growth_error": ("time", statistics.within.log_growth_error),
+            "log_variance_error": ("time", np.full(len(square), statistics.within.log_variance_error)),
+            "dimension": ("stratum", [statistics.contrast.dimension, statistics.shared.dimension, 1, 1]),
         },
         attrs={"n_features": statistics.n_features},
     )

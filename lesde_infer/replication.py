@@ -1,0 +1,149 @@
+"""What drives a replication of the recorded run: rates of a posterior draw, and noise as large as it was.
+
+The size of an interval's noise is a latent variable of the model: a factor λ on the variance of each stratum
+(`lesde_infer.noise`), the growth rate of deviations and the variance of individual noise. A replication keeps these
+latent variables of each interval at their posterior and draws the noise itself anew: it predicts the intervals that
+were recorded, where new factors would predict other intervals. With the ν of about 2 of real runs, others hold
+kicks larger than any that was recorded, and one of them would decide how a replicated run ends.
+
+Given the interval's increment with squared residual R² in d dimensions at scale s, and λ ~ InverseGamma(ν/2, ν/2),
+
+    λ | R² ~ InverseGamma((ν + d)/2, (ν + R²/s²)/2),
+
+and R² need not be kept, since the stored log density of the increment, ℓ, gives it back:
+1 + R²/(νs²) = exp(2 (c − ℓ)/(ν + d)), with c the log density at R = 0.
+
+Where an interval is one measured number, its scatter around the curve, of variance λσ², is told from the error of
+measuring it, of variance λe² in the model, by a Gaussian's rule: the share w = σ²/(σ² + e²) of the residual is
+scatter, with remaining variance λwe².
+
+tests/lesde_infer/test_replication.py checks the factors against their density and the rule by simulation.
+"""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy.special import gammaln
+
+from lesde_infer.interval_rates import IntervalRates
+
+
+def scale_factors(
+    log_density: Float[np.ndarray, "draw time"],
+    scale: Float[np.ndarray, "draw time"],
+    degrees: Float[np.ndarray, " draw"],
+    dimension: float,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "draw time"]:
+    """Draw the factor λ of each interval's noise variance, given its increment.
+
+    Parameters
+    ----------
+    log_density : array
+        Log density of each interval's increment, a multivariate Student-t.
+    scale : array
+        Scale of that density, per dimension.
+    degrees : array
+        Its degrees of freedom ν.
+    dimension : float
+        Its dimensions d.
+    rng : Generator
+    """
+    nu = degrees[:, None]
+    at_zero = gammaln((nu + dimension) / 2) - gammaln(nu / 2) - dimension / 2 * np.log(np.pi * nu * scale**2)
+    spread = np.exp(np.maximum(2 * (at_zero - log_density) / (nu + dimension), 0.0))
+    return nu * spread / rng.chisquare(nu + dimension, size=log_density.shape)
+
+
+def scatter(
+    residual: Float[np.ndarray, "draw time"],
+    sd: Float[np.ndarray, "draw time"],
+    error: Float[np.ndarray, " time"],
+    factors: Float[np.ndarray, "draw time"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "draw time"]:
+    """Draw the scatter of a measured number around its curve, given its residual from it.
+
+    Parameters
+    ----------
+    residual : array
+        Measured minus predicted.
+    sd : array
+        Scale of the scatter.
+    error : array
+        Standard error of the measurement.
+    factors : array
+        λ of each interval.
+    rng : Generator
+    """
+    share = sd**2 / (sd**2 + error**2)
+    return share * residual + np.sqrt(factors * share) * error * rng.normal(size=residual.shape)
+
+
+def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRates:
+    """Return what drives each interval, for posterior draws spread evenly over the chains.
+
+    Attenuation of the drift in long intervals is not applied: it describes an estimate from sparse records, not the
+    motion.
+
+    Parameters
+    ----------
+    data : DataTree
+        Of a fit.
+    n_draws, seed : int
+        Number of draws, and seed of the latent variables.
+    """
+    draws = _chosen(data["posterior"].to_dataset(), n_draws)
+    densities = _chosen(data["log_likelihood"].to_dataset(), n_draws)
+    constant, observed = data["constant_data"].to_dataset(), data["observed_data"].to_dataset()
+    rng = np.random.default_rng([seed, n_draws])
+    length, n_steps = constant["length"].to_numpy(), constant["n_steps"].to_numpy()
+    root = np.sqrt(length)
+
+    def values(name: str) -> Float[np.ndarray, "draw time"]:
+        return draws[name].to_numpy()
+
+    def degrees(stratum: str) -> Float[np.ndarray, " draw"]:
+        return draws["degrees"].sel(stratum=stratum).to_numpy()
+
+    def of_steps(stratum: str) -> Float[np.ndarray, "draw time"]:
+        """n^ω relative to the longest interval."""
+        if "interval_exponent" not in draws:
+            return np.ones((draws.sizes["sample"], len(length)))
+        return (n_steps / n_steps.max()) ** draws["interval_exponent"].sel(stratum=stratum).to_numpy()[:, None]
+
+    def factors(stratum: str, scale: Float[np.ndarray, "draw time"]) -> Float[np.ndarray, "draw time"]:
+        dimension = float(constant["dimension"].sel(stratum=stratum))
+        return scale_factors(densities[stratum].to_numpy(), scale, degrees(stratum), dimension, rng)
+
+    def noise_sd(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
+        sd = values(name) * of_steps(stratum) * root
+        return sd * np.sqrt(factors(stratum, sd))
+
+    def measured(
+        stratum: str, name: str, predicted: Float[np.ndarray, "draw time"], sd: Float[np.ndarray, "draw time"]
+    ) -> Float[np.ndarray, "draw time"]:
+        error = constant[f"{name}_error"].to_numpy()
+        own = factors(stratum, np.sqrt(sd**2 + error**2))
+        return predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
+
+    growth_sd = values("growth_scatter") * of_steps("growth") * root
+    log_variance = 2.0 * np.log(values("individual_scale") * of_steps("individual")) + np.log(length)
+    variance = measured("individual", "log_variance", log_variance, values("individual_scatter"))
+    gaussian = np.full(draws.sizes["sample"], np.inf)
+    return IntervalRates(
+        gamma=values("gamma"),
+        global_rate=values("global_rate"),
+        kappa=measured("growth", "log_growth", values("kappa") * length, growth_sd) / length,
+        global_sd=noise_sd("shared", "global_scale"),
+        class_sd=noise_sd("contrast", "class_scale"),
+        individual_sd=np.exp(variance / 2.0),
+        global_dof=gaussian,
+        class_dof=gaussian,
+        individual_dof=gaussian,
+    )
+
+
+def _chosen(group: xr.Dataset, n_draws: int) -> xr.Dataset:
+    samples = group.stack(sample=("chain", "draw")).transpose("sample", ...)
+    return samples.isel(sample=np.unique(np.linspace(0, samples.sizes["sample"] - 1, n_draws).round().astype(int)))
