@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import curve_design
+from lesde_infer.curves import curve_design, early_time
 from lesde_infer.model import StrataData
 from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, rate_scale
 from lesde_infer.statistics import Statistics, StratumStatistics
@@ -152,6 +152,7 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         return np.pad(values, ((0, 0), (0, n_components - values.shape[1])))
 
     duration = float(statistics.times[-1] - statistics.times[0])
+    elapsed = statistics.midpoints - statistics.times[0]
     return StrataData(
         direction_square=jnp.stack([pad(s.direction_square) for s in strata]),
         direction_increment=jnp.stack([pad(s.direction_increment) for s in strata]),
@@ -165,7 +166,7 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),
         prior=curve_prior([s.scale for s in strata]),
-        design=curve_design(statistics.midpoints - statistics.times[0], duration),
+        design=curve_design(elapsed, duration, early_time(elapsed, duration)),
         lengths=jnp.asarray(statistics.lengths),
         n_steps=jnp.asarray(statistics.n_steps, float),
         n_classes=jnp.asarray(statistics.n_classes, float),

@@ -7,7 +7,7 @@ late in the record, and τ a time scale:
 - ``constant``: u(t) = w₀.
 - ``power``: u(t) = w₀ and the factor ((t + τ)/(t_ref + τ))^−r, r = w₁, multiplies the rate; τ is sampled.
 - ``gp``: u(t) = w₀ + w₁ x + Σⱼ wⱼ₊₂ φⱼ(x), a linear trend plus a Hilbert-space Gaussian process (Matérn 5/2)
-  in x = log(t + τ), scaled to [−1, 1], τ four percent of the record (Riutort-Mayol et al. 2023,
+  in x = log(t + τ), scaled to [−1, 1], τ from `early_time` (Riutort-Mayol et al. 2023,
   doi:10.1007/s11222-022-10167-2; basis and spectral density from ``numpyro.contrib.hsgp``).
 
 Rates may be negative, vanish, and span five orders of magnitude, so a rate is ``reference`` · sinh(u): linear in
@@ -37,10 +37,10 @@ MINIMAL_INTERVALS: dict[Curve, int] = {"constant": 4, "power": 8, "gp": 16}
 # covers the edges.
 DOMAIN_HALF_WIDTH = 1.4
 BASIS_FUNCTIONS = 16
-# Of the record: times closer to its start than this are not resolved in log time. Were it smaller, the first intervals
-# would be isolated in log time: a rate that passes through one of them with a noise scale that vanishes there is a
-# spike of the likelihood. At 1 % κ's chains mixed ten times worse on real runs of 200 intervals than at 4 %.
-EARLY_SHARE = 0.04
+# Times closer to the start of the record than this share of it, or than this many intervals, are not resolved in log
+# time. Were they, the first intervals would be isolated there: a curve that passes through one of them with a noise
+# scale that vanishes around it is a spike of the likelihood. Chains mixed up to ten times worse on real runs without.
+EARLY_SHARE, EARLY_INTERVALS = 0.04, 8
 TIME_SCALE_SHARE = 0.01  # of the record: prior median of τ of power laws
 LATE_SHARE = 0.9  # t_ref, where the level of a power law is pinned: late, but inside the record
 MAXIMAL_SINH_ARGUMENT = 40.0
@@ -98,9 +98,13 @@ class SoftHalfNormal(dist.HalfNormal):  # type: ignore[misc]  # NumPyro is not t
     support = constraints.softplus_positive
 
 
-def curve_design(elapsed: Float[np.ndarray, " time"], span: float) -> CurveDesign:
+def early_time(elapsed: Float[np.ndarray, " time"], span: float) -> float:
+    """Return τ of ``gp``, below which time since the first record is not resolved, from the intervals' midpoints."""
+    return max(EARLY_SHARE * span, float(elapsed[min(EARLY_INTERVALS, len(elapsed)) - 1]))
+
+
+def curve_design(elapsed: Float[np.ndarray, " time"], span: float, early: float) -> CurveDesign:
     """Prepare the basis at times ``elapsed`` since the first record, for a record that lasts ``span``."""
-    early = EARLY_SHARE * span
     low, high = np.log(early), np.log(span + early)
     x = 2.0 * (np.log(elapsed + early) - low) / (high - low) - 1.0
     basis = eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)

@@ -153,7 +153,7 @@ def random_strata(rng, n_intervals, dimensions, n_components=1, *, measured=Fals
         is_rate=jnp.asarray(is_rate),
         relaxes=jnp.asarray(is_rate),
         prior=prior,
-        design=curve_design(midpoints, float(lengths.sum())),
+        design=curve_design(midpoints, float(lengths.sum()), 0.04 * float(lengths.sum())),
         lengths=jnp.asarray(lengths),
         n_steps=jnp.asarray(steps, float),
         n_classes=jnp.asarray(n_classes, float),

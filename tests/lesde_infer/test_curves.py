@@ -16,6 +16,7 @@ from lesde_infer.curves import (
     MAXIMAL_SINH_ARGUMENT,
     CurvePrior,
     curve_design,
+    early_time,
     log_time,
     n_weights,
     predictor,
@@ -24,6 +25,7 @@ from lesde_infer.curves import (
 )
 
 SPAN = 3000.0
+EARLY = 0.05 * SPAN
 ELAPSED = np.array([0.5, 10.0, 250.0, 1500.0, 2700.0, 2990.0])
 TIME_SCALE = 0.02
 REFERENCE = 1e-4
@@ -36,8 +38,8 @@ def plain_predictor(curve, weights, elapsed=ELAPSED, span=SPAN):
     if curve == "power":
         shift = TIME_SCALE * span
         return weights[0] - weights[1] * np.log((elapsed + shift) / (0.9 * span + shift))
-    start, end = np.log(0.04 * span), np.log(1.04 * span)
-    x = -1 + 2 * (np.log(elapsed + 0.04 * span) - start) / (end - start)
+    start, end = np.log(EARLY), np.log(span + EARLY)
+    x = -1 + 2 * (np.log(elapsed + EARLY) - start) / (end - start)
     total = weights[0] + weights[1] * x
     for j in range(BASIS_FUNCTIONS):
         frequency = (j + 1) * np.pi / (2 * DOMAIN_HALF_WIDTH)
@@ -52,14 +54,14 @@ def some_weights(curve, seed=0):
 @pytest.mark.parametrize("curve", CURVES)
 def test_predictor_is_the_plain_formula(curve):
     weights = some_weights(curve)
-    found = predictor(curve, jnp.asarray(weights), curve_design(ELAPSED, SPAN), jnp.asarray(TIME_SCALE))
+    found = predictor(curve, jnp.asarray(weights), curve_design(ELAPSED, SPAN, EARLY), jnp.asarray(TIME_SCALE))
     np.testing.assert_allclose(found, plain_predictor(curve, weights), rtol=1e-12)
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_rate_is_sinh_with_the_power_law_as_a_factor(curve):
     weights = some_weights(curve)
-    arguments = curve_design(ELAPSED, SPAN), jnp.asarray(TIME_SCALE), jnp.asarray(REFERENCE)
+    arguments = curve_design(ELAPSED, SPAN, EARLY), jnp.asarray(TIME_SCALE), jnp.asarray(REFERENCE)
     found = rate(curve, jnp.asarray(weights), *arguments)
     if curve == "power":
         shift = TIME_SCALE * SPAN
@@ -70,22 +72,28 @@ def test_rate_is_sinh_with_the_power_law_as_a_factor(curve):
 
 
 def test_power_law_meets_its_level_late_in_the_record():
-    design = curve_design(np.array([0.9 * SPAN]), SPAN)
+    design = curve_design(np.array([0.9 * SPAN]), SPAN, EARLY)
     for exponent in (-2.0, 0.0, 5.0):
         found = rate("power", jnp.array([1.2, exponent]), design, jnp.asarray(TIME_SCALE), jnp.asarray(REFERENCE))
         assert float(found[0]) == pytest.approx(REFERENCE * np.sinh(1.2), rel=1e-12)
 
 
+@pytest.mark.parametrize(("n_intervals", "share"), [(1000, 0.04), (100, 0.075), (8, 0.9375), (4, 0.875)])
+def test_the_start_is_resolved_by_neither_a_small_share_nor_few_intervals(n_intervals, share):
+    elapsed = SPAN * (np.arange(n_intervals) + 0.5) / n_intervals
+    assert early_time(elapsed, SPAN) == pytest.approx(share * SPAN)
+
+
 def test_slope_of_a_power_law_in_log_time_is_its_exponent():
     early = 1e-9  # a time scale so short that it is out of the way
-    design = curve_design(np.array([100.0, 1000.0]), SPAN)
+    design = curve_design(np.array([100.0, 1000.0]), SPAN, EARLY)
     values = rate("power", jnp.array([0.7, 1.3]), design, jnp.asarray(early), jnp.asarray(1.0))
     assert float(jnp.log(values[1] / values[0]) / np.log(10.0)) == pytest.approx(-1.3, rel=1e-6)
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_rates_change_sign_with_u_and_resolve_zero(curve):
-    design = curve_design(ELAPSED, SPAN)
+    design = curve_design(ELAPSED, SPAN, EARLY)
 
     def at(level):
         weights = jnp.zeros(n_weights(curve)).at[0].set(level)
@@ -100,7 +108,7 @@ def test_rates_change_sign_with_u_and_resolve_zero(curve):
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_rates_beyond_reach_stay_finite(curve):
-    design = curve_design(ELAPSED, SPAN)
+    design = curve_design(ELAPSED, SPAN, EARLY)
 
     @jax.jit
     @jax.value_and_grad
@@ -117,7 +125,7 @@ def test_rates_beyond_reach_stay_finite(curve):
 def test_curves_do_not_depend_on_the_unit_of_time(curve):
     weights = jnp.asarray(some_weights(curve, seed=1))
     for unit in (1e-3, 60.0):
-        plain, changed = curve_design(ELAPSED, SPAN), curve_design(unit * ELAPSED, unit * SPAN)
+        plain, changed = curve_design(ELAPSED, SPAN, EARLY), curve_design(unit * ELAPSED, unit * SPAN, unit * EARLY)
         np.testing.assert_allclose(changed.trend, plain.trend, atol=1e-12)
         np.testing.assert_allclose(changed.basis, plain.basis, atol=1e-11)
         one, other = (predictor(curve, weights, design, jnp.asarray(TIME_SCALE)) for design in (plain, changed))
@@ -125,14 +133,14 @@ def test_curves_do_not_depend_on_the_unit_of_time(curve):
 
 
 def test_scaled_log_time_spans_the_record():
-    design = curve_design(np.array([0.0, SPAN]), SPAN)
+    design = curve_design(np.array([0.0, SPAN]), SPAN, EARLY)
     np.testing.assert_allclose(design.trend, [[1.0, -1.0], [1.0, 1.0]], atol=1e-14)
     shifted = log_time(design, jnp.array([0.01, 0.5]))
     np.testing.assert_allclose(shifted, np.log([[0.01 / 0.91, 1.01 / 0.91], [0.5 / 1.4, 1.5 / 1.4]]), atol=1e-12)
 
 
 def test_curves_of_several_strata_at_once_are_those_one_by_one():
-    design = curve_design(ELAPSED, SPAN)
+    design = curve_design(ELAPSED, SPAN, EARLY)
     for curve in CURVES:
         weights = jnp.stack([jnp.asarray(some_weights(curve, seed)) for seed in range(3)])
         scales, references = jnp.array([0.01, 0.02, 0.3]), jnp.array([1e-4, 1.0, 10.0])
@@ -186,9 +194,9 @@ def test_gaussian_process_converges_to_the_matern_kernel():
 def test_prior_is_the_matern_kernel_in_the_middle_of_the_record(length, tolerance):
     """With the basis that is used, over the middle half of log time, at lengths up to the prior's median."""
     x = np.linspace(-1, 1, 41)
-    start, end = np.log(0.04 * SPAN), np.log(1.04 * SPAN)
-    elapsed = np.exp(start + (x + 1) / 2 * (end - start)) - 0.04 * SPAN
-    basis = np.asarray(curve_design(np.maximum(elapsed, 0.0), SPAN).basis)
+    start, end = np.log(EARLY), np.log(SPAN + EARLY)
+    elapsed = np.exp(start + (x + 1) / 2 * (end - start)) - EARLY
+    basis = np.asarray(curve_design(np.maximum(elapsed, 0.0), SPAN, EARLY).basis)
     found = basis * sampled_basis_sd(1.0, length) ** 2 @ basis.T
     middle = np.abs(x) <= 0.5
     error = np.abs(found - matern(np.abs(x[:, None] - x), length))[np.ix_(middle, middle)]
