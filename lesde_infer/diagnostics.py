@@ -43,7 +43,7 @@ class Diagnostics:
 
 
 def table(posterior: xr.Dataset) -> xr.Dataset:
-    """Return r_hat, ess_bulk and ess_tail of every parameter, curves on a grid; one row a parameter."""
+    """Return mean, sd, 5 % and 95 % quantiles, r_hat, ess_bulk and ess_tail of every parameter, curves on a grid."""
     names, columns = [], []
     for name, variable in posterior.data_vars.items():
         draws = _thin_time(variable).transpose("chain", "draw", ...).to_numpy()
@@ -52,8 +52,13 @@ def table(posterior: xr.Dataset) -> xr.Dataset:
         names += [f"{name}[{index}]" if flat.shape[2] > 1 else str(name) for index in np.flatnonzero(varying)]
         columns.append(flat[:, :, varying])
     values = np.concatenate(columns, axis=2)
+    low, high = np.quantile(values, TAIL, axis=(0, 1))
     return xr.Dataset(
         {
+            "mean": ("parameter", values.mean(axis=(0, 1))),
+            "sd": ("parameter", values.std(axis=(0, 1), ddof=1)),
+            "q05": ("parameter", low),
+            "q95": ("parameter", high),
             "r_hat": ("parameter", array_stats.rhat(values, chain_axis=0, draw_axis=1)),
             "ess_bulk": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")),
             "ess_tail": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)),

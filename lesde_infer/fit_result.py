@@ -21,7 +21,7 @@ from lesde_infer.flags import Flag, find_flags
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.replication import replicated_rates
-from lesde_infer.statistics import Grouping
+from lesde_infer.snapshots import Grouping
 from lesde_infer.verdict import Verdict, judge
 
 Elasticity = Literal["homogeneous", "matrix"]
@@ -136,7 +136,11 @@ class Fit:
         return judge(self.posterior.to_dataset(), self.flags, int(self.steps[-1]), probability)
 
     def summary(self) -> xr.Dataset:
-        """Tabulate r̂ and effective sample sizes; one row a parameter, curves on a grid."""
+        """Tabulate the posterior: one row a parameter, curves at up to 20 of their intervals.
+
+        Columns are ``mean``, ``sd``, ``q05``, ``q95``, ``r_hat``, ``ess_bulk`` and ``ess_tail``; ``.to_dataframe()``
+        makes a table of pandas.
+        """
         return table(self.posterior.to_dataset())
 
     def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:

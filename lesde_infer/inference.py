@@ -21,9 +21,10 @@ from lesde_infer.curves import MINIMAL_INTERVALS, Curve
 from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.impacts import Impact
 from lesde_infer.posterior import LOCATIONS, build_posterior
-from lesde_infer.predictive import PredictionError, probability_separable
+from lesde_infer.predictive import PredictionError, probability_separable, require_all_outputs
 from lesde_infer.sampling import SampleRun
-from lesde_infer.statistics import Grouping, Statistics, compute_statistics
+from lesde_infer.snapshots import Grouping
+from lesde_infer.statistics import Statistics, compute_statistics
 
 DRAWS, CHAINS = 500, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
@@ -94,6 +95,8 @@ def fit(
         settings = Settings(_chosen_layer(recording, layer), impact, elasticity, curve, group, seed, until)
         statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
         check_supports(statistics, curve, Path(path))
+        if impact == "R":
+            require_all_outputs(recording, statistics.n_classes, group)
         result = _sample_until_converged(statistics, settings, n_chains, n_draws, progress)
         diagnostics = result.diagnostics()
         if not diagnostics.converged and not allow_unconverged:

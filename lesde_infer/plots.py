@@ -87,7 +87,7 @@ def plot_elasticity(
     axes.axhline(0.0, color="0.4", linewidth=0.8, zorder=0)
     axes.set_xlabel(_STEPS)
     axes.set_ylabel("rate (per optimizer step)")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return axes
 
 
@@ -110,7 +110,7 @@ def plot_noise_scales(fit: "Fit", ax: Axes | None = None) -> Axes:
     axes.set_yscale("log")
     axes.set_xlabel(_STEPS)
     axes.set_ylabel("noise (feature units / √step)")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return axes
 
 
@@ -154,7 +154,7 @@ def plot_predicted_against_observed(check: "Check", metric: str, ax: Axes | None
         axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel(_STEPS)
     axes.set_ylabel(METRIC_LABELS.get(metric, metric))
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return axes
 
 
@@ -291,7 +291,13 @@ def plot_energy(fit: "Fit", ax: Axes | None = None) -> Axes:
     )
     axes.set_xlabel("energy (natural log units)")
     axes.set_ylabel("density")
-    axes.legend(frameon=False, fontsize="small", title=f"smallest fraction {fraction:.2f}", title_fontsize="small")
+    axes.legend(
+        framealpha=0.8,
+        edgecolor="none",
+        fontsize="small",
+        title=f"smallest fraction {fraction:.2f}",
+        title_fontsize="small",
+    )
     return axes
 
 

@@ -26,6 +26,7 @@ from lesde_infer.dynamics import simulate_records
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.separability import class_means, pairwise_separable
+from lesde_infer.snapshots import Grouping, fed_classifier
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -285,20 +286,15 @@ def separable_share(separable: Bool[np.ndarray, " draw"]) -> tuple[float, float]
 def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: int) -> _Start:
     """Read what paths start from, after checking that the recording is the one that was fitted."""
     layer, group = fit.settings.layer, fit.settings.group
-    width = recording.features(layer).shape[2]
     labels = recording.labels if group == "labels" else recording.given_labels
     _check_same_run(fit, recording, labels)
     _, groups = np.unique(labels, return_inverse=True)
     is_logits, classifier = layer == recording.logits, None
     if fit.settings.impact == "R":
-        if recording.n_classes != fit.n_classes:
-            raise InputError(
-                f"{recording.path}: the network has {recording.n_classes} outputs, but /{group} holds {fit.n_classes} "
-                "classes; to replicate this run record samples of each class, or fit impact I"
-            )
+        require_all_outputs(recording, fit.n_classes, group)
         if not is_logits:
-            found = recording.classifier
-            if found is None or found.layer not in (None, layer) or found.weight.shape[2] != width:
+            found = fed_classifier(recording, layer)
+            if found is None:
                 raise InputError(f"{recording.path}: /classifier is not what layer {layer!r} feeds; {_MEND}")
             n_records = len(fit.steps)
             classifier = (found.weight[:n_records].astype(np.float64), found.bias[:n_records].astype(np.float64))
@@ -316,8 +312,18 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
     )
 
 
+def require_all_outputs(recording: Recording, n_classes: int, group: Grouping) -> None:
+    """Raise InputError where a grouping lacks a class that the network tells apart, which residuals need to move."""
+    if recording.n_classes != n_classes:
+        raise InputError(
+            f"{recording.path}: the network has {recording.n_classes} outputs, but /{group} holds {n_classes} "
+            "classes; to replicate this run record samples of each class, or fit impact I"
+        )
+
+
 def _check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " sample"]) -> None:
     """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow."""
+    recording.features(fit.settings.layer)  # a layer that is missing is named
     classes, sizes = np.unique(labels, return_counts=True)
     for name, found, fitted in (
         ("classes", len(classes), fit.n_classes),

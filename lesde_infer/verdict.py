@@ -6,6 +6,7 @@ below 1, ``too_weak`` γ > 0 with a tail index of 1 or more, ``not_elastic`` γ 
 them stands the probability that the classes are separable at the last record, by simulation of the fitted SDE.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,23 +95,30 @@ def judge(posterior: xr.Dataset, flags: list[Flag], last_step: int, probability_
     )
 
 
+def say_probability(probability: float) -> str:
+    """Write a probability to two decimals, without claiming certainty from a finite number of draws."""
+    if probability > 0.99:
+        return "> 0.99"
+    return "< 0.01" if probability < 0.01 else f"{probability:.2f}"
+
+
 def _sentence(probability_positive: float, probability_separable: float, *, identified: bool) -> str:
+    positive = say_probability(probability_positive)
     if not identified:
         elastic = "Whether the network is locally elastic at the end cannot be told: the data do not identify γ there"
     elif probability_positive >= SURE:
-        elastic = f"The network is locally elastic at the end (probability {probability_positive:.2f})"
+        elastic = f"The network is locally elastic at the end (probability {positive})"
     elif probability_positive <= 1.0 - SURE:
-        elastic = f"The network is anti-elastic at the end: γ < 0 (probability {1.0 - probability_positive:.2f})"
+        elastic = f"The network is anti-elastic at the end: γ > 0 has a probability of {positive}"
     else:
-        elastic = (
-            f"Local elasticity at the end is not resolved from zero (probability of γ > 0: {probability_positive:.2f})"
-        )
-    if probability_separable >= LIKELY:
-        separates = f"its classes separate within the record (probability {probability_separable:.2f})"
+        elastic = f"Local elasticity at the end is not resolved from zero (probability of γ > 0: {positive})"
+    separable = say_probability(probability_separable)
+    if math.isnan(probability_separable):
+        separates = "whether its classes separate could not be simulated"
+    elif probability_separable >= LIKELY:
+        separates = f"its classes separate within the record (probability {separable})"
     elif probability_separable <= 1.0 - LIKELY:
-        separates = (
-            f"its classes do not all separate within the record (probability of separation {probability_separable:.2f})"
-        )
+        separates = f"its classes do not all separate within the record (probability of separation {separable})"
     else:
-        separates = f"whether its classes separate within the record is open (probability {probability_separable:.2f})"
+        separates = f"whether its classes separate within the record is open (probability {separable})"
     return f"{elastic}; {separates}."

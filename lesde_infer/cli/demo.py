@@ -198,6 +198,8 @@ def _record(run: DemoRun, out: Path, seed: int, force: bool) -> float:
 
 
 def _show(results: "list[ReportEntry]", console: "Console") -> None:
+    from lesde_infer.verdict import say_probability
+
     table = plain_table("Verdicts")
     for heading in ("network", "P(γ > 0)", "γ at the end (90 %)", "tail index", "P(separable)", "observed"):
         table.add_column(heading)
@@ -209,10 +211,10 @@ def _show(results: "list[ReportEntry]", console: "Console") -> None:
         end, tail = verdict.gamma_end, verdict.tail_index
         table.add_row(
             entry.name,
-            f"{verdict.probability_gamma_positive:.3f}",
+            say_probability(verdict.probability_gamma_positive),
             f"{end.mean:.2g} ({end.q05:.2g} to {end.q95:.2g})",
             f"{tail.mean:.2g} ({tail.q05:.2g} to {tail.q95:.2g})",
-            f"{verdict.probability_separable:.2f}",
+            say_probability(verdict.probability_separable),
             "separable" if entry.check.separable_observed else "not separable",
         )
     console.print(table)

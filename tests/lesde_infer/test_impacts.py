@@ -18,7 +18,7 @@ from lesde_infer.impacts import (
     simplex_directions,
     spread_rate,
 )
-from lesde_infer.statistics import softmax
+from lesde_infer.snapshots import softmax
 
 LENGTH = 0.7
 RATES = {  # (γ, g) as multiples of K and of one, so that an interval changes things by order one at any K

@@ -15,7 +15,8 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.assembly import assemble, locate
 from lesde_infer.impacts import residual_directions
 from lesde_infer.model import Parameters, increment_density, predict_intervals
-from lesde_infer.statistics import ClassAverage, compute_statistics, softmax
+from lesde_infer.snapshots import ClassAverage, softmax
+from lesde_infer.statistics import compute_statistics
 
 CASES = ["I", "L", "R", "R hidden"]
 DEGREES = np.array([1.3, 4.0])
