@@ -256,6 +256,7 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
             n_warmup,
             target_accept_prob=target_acceptance,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
+            dense_mass=variant.curve == "power",  # the time scale of a power law leans on its level and exponent
             model_args=(data, point),
             rng_key=key,
         )

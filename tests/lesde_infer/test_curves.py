@@ -214,4 +214,5 @@ def test_draws_from_the_prior_are_finite_and_have_its_moments(curve):
     np.testing.assert_allclose((level.mean(axis=0) - [2.0, -7.0]) / [0.5, 5.0], 0.0, atol=5 / np.sqrt(2000))
     np.testing.assert_allclose(level.std(axis=0) / [0.5, 5.0], 1.0, atol=5 / np.sqrt(2 * 2000))
     if curve != "constant":
-        np.testing.assert_allclose(weights[:, :, 1].std(axis=0) / [1.5, 0.2], 1.0, atol=5 / np.sqrt(2 * 2000))
+        spread = [1.0, 1.0] if curve == "power" else [1.5, 0.2]
+        np.testing.assert_allclose(weights[:, :, 1].std(axis=0) / spread, 1.0, atol=5 / np.sqrt(2 * 2000))

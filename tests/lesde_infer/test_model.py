@@ -44,7 +44,7 @@ def log_prior(values, data, curve, mixed):
     for c, weights in enumerate(values["curve_weights"]):
         total += stats.norm(data.prior.level_mean[c], data.prior.level_sd[c]).logpdf(weights[0])
         if curve != "constant":
-            total += stats.norm(0.0, data.prior.slope_sd[c]).logpdf(weights[1])
+            total += stats.norm(0.0, 1.0 if curve == "power" else data.prior.slope_sd[c]).logpdf(weights[1])
         if curve == "gp":
             amplitude, length = values["curve_amplitude"][c], values["curve_length"][c]
             total += stats.halfnorm(scale=data.prior.amplitude_sd[c]).logpdf(amplitude)

@@ -1,0 +1,39 @@
+"""The examples run as they stand, and say what they are meant to say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+pytestmark = pytest.mark.xdist_group("examples")
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_own_loop_records_fits_and_reports(tmp_path):
+    done = run("own_loop.py", "--steps", 300, "--curve", "constant", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The network is locally elastic at the end" in done.stdout
+    assert re.search(r"gamma\[\d+\] +\S+", done.stdout)
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_known_rates_are_given_back(tmp_path):
+    done = run("known_rates.py", "--out", tmp_path / "run.h5")
+    assert done.returncode == 0, done.stderr
+    rows = [[float(x) for x in re.findall(r"[\d.]+", line)] for line in done.stdout.splitlines() if " to " in line]
+    assert len(rows) == 5
+    inside = [low < true < high for _, true, _, low, high in rows]
+    assert sum(inside) >= 3, done.stdout  # intervals at five times of one run are one interval, as good as
+
+
+def test_examples_refuse_what_they_cannot_do(tmp_path):
+    assert "give 100 or more" in run("own_loop.py", "--steps", 5, "--out-dir", tmp_path).stderr
