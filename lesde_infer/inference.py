@@ -26,7 +26,7 @@ from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics
 
-DRAWS, CHAINS = 500, 4
+DRAWS, CHAINS = 750, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
 SEPARATION_DRAWS = 200
 
@@ -74,7 +74,7 @@ def fit(
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
-        Chains, and draws of each after warm-up; 4 chains of 500.
+        Chains, and draws of each after warm-up; 4 chains of 750.
     allow_unconverged : bool
         Return a fit that misses its limits, instead of refusing it. Its diagnostics say so.
     progress : callable, optional
