@@ -100,4 +100,7 @@ def test_ninety_percent_intervals_hold_the_truth_at_about_that_rate(tmp_path, im
     share = covered.mean()
     lowest = binom.ppf(0.001, N_RUNS, 0.9) / N_RUNS
     assert share >= lowest, f"{share:.2f} of 90 % intervals hold the truth, by quantity {covered.mean(axis=1)}"
-    print(f"{impact}/{curve}/K={n_classes}: coverage {share:.3f}")
+    by_quantity = dict(
+        zip(quantities, covered.reshape(len(quantities), -1).mean(axis=1).round(2).tolist(), strict=True)
+    )
+    print(f"{impact}/{curve}/K={n_classes}: coverage {share:.3f}, by quantity {by_quantity}")
