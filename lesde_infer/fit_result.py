@@ -103,6 +103,11 @@ class Fit:
         return self._constant["class_size"].to_numpy()
 
     @property
+    def movement(self) -> Float[np.ndarray, " interval"]:
+        """Squared change of the contrasts between class means over each interval: by it a recording is known again."""
+        return self.data["observed_data"]["contrast_increment_square"].to_numpy()
+
+    @property
     def n_classes(self) -> int:
         """Number of classes K."""
         return len(self.class_sizes)

@@ -337,6 +337,18 @@ def _check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " 
         if different.size:
             at = different[0]
             raise InputError(f"{recording.path}: {name} {values[at]} at record {at}, not {expected[at]}; {_MEND}")
+    _, groups = np.unique(labels, return_inverse=True)
+    for interval in (0, len(fit.movement) - 1):
+        before, after = (
+            class_means(_recorded(recording, fit.settings.layer, record), groups, n_classes=fit.n_classes)
+            for record in (interval, interval + 1)
+        )
+        moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
+        if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
+            raise InputError(
+                f"{recording.path}: features move otherwise after step {fit.steps[interval]} than they did in the run "
+                f"that was fitted; {_MEND}"
+            )
 
 
 def _paths(

@@ -260,7 +260,9 @@ def test_an_interrupted_recording_keeps_what_it_has(tmp_path):
         # Python drops an interrupt that arrives inside a callback from C; a user would press again.
         with suppress(subprocess.TimeoutExpired):
             _, complaint = process.communicate(timeout=20)
-    assert (process.returncode, complaint) == (130, "lesde: interrupted\n")
+    assert process.returncode == 130
+    # Python may complain before of an interrupt that it dropped.
+    assert complaint.endswith("lesde: interrupted\n")
     with Recording(path) as recording:
         assert recording.n_records >= 1
 

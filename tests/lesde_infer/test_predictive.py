@@ -1,6 +1,7 @@
 """Checks of a fit against its run: right where the fit is the truth, and extreme where it is wrong on purpose."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -48,6 +49,7 @@ class KnownFit:
     kappa: float = TRUTH["kappa"]
     scale: float = 1.0
     kappa_of_draw: dict[int, float] = field(default_factory=dict)
+    movement: np.ndarray | None = None
 
     @property
     def class_sizes(self):
@@ -93,9 +95,19 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("predictive") / "run.h5")
 
 
+def of_run(fit, run):
+    """Return the fit as if it were of the run, a path or an open recording."""
+    with nullcontext(run) if isinstance(run, Recording) else Recording(run) as recording:
+        labels = recording.labels if fit.group == "labels" else recording.given_labels
+        features = np.asarray(recording.features(recording.layers[-1] if fit.layer == "fc1" else fit.layer), float)
+    means = np.stack([features[:, labels == k].mean(axis=1) for k in np.unique(labels)], axis=1)
+    change = np.diff(means - means.mean(axis=1, keepdims=True), axis=0)
+    return replace(fit, movement=(change**2).sum(axis=(1, 2))[: len(fit.steps) - 1])
+
+
 def quick_check(fit, recording, **changes):
     """Check with few draws at two records: one shape, compiled once."""
-    return check(fit, recording, **{"n_draws": N_DRAWS, "n_times": 2, **changes})
+    return check(of_run(fit, recording), recording, **{"n_draws": N_DRAWS, "n_times": 2, **changes})
 
 
 def test_p_values_are_uniform_under_the_true_rates(tmp_path, monkeypatch):
@@ -221,7 +233,7 @@ def test_too_many_overflowing_paths_are_refused(run):
     with pytest.raises(PredictionError, match=r"^at least 4 of 39 simulated paths leave the range .* fit impact R.*$"):
         quick_check(fit, run)
     with pytest.raises(PredictionError, match="4 of 39"):
-        probability_separable(fit, run, n_draws=N_DRAWS)
+        probability_separable(of_run(fit, run), run, n_draws=N_DRAWS)
 
 
 def test_undefined_metrics_become_null(tmp_path):
@@ -298,7 +310,18 @@ def test_another_recording_than_the_fitted_one_is_refused(run, change, message):
     assert str(run) in str(raised.value)
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=message):
-        probability_separable(KnownFit(**change), run)
+        probability_separable(of_run(KnownFit(**change), run), run)
+
+
+def test_another_run_of_the_same_shape_is_refused(run, tmp_path):
+    other = make_run(tmp_path / "other.h5", seed=1)
+    message = "other.h5: features move otherwise after step 0 than they did in the run that was fitted"
+    with pytest.raises(InputError, match=message):
+        check(of_run(KnownFit(), run), other)
+    continued_otherwise = of_run(KnownFit(), run)
+    continued_otherwise.movement[-1] *= 1.001
+    with pytest.raises(InputError, match="features move otherwise after step 110"):
+        probability_separable(continued_otherwise, run)
 
 
 @pytest.mark.parametrize(
@@ -351,14 +374,14 @@ def test_probability_of_separation_at_both_extremes(tmp_path, n_classes, impact)
     path = write_recording(tmp_path / "run.h5", STEPS, labels, {"logits": features}, logits="logits")
     elastic = KnownFit(impact=impact, sizes=(24 // n_classes,) * n_classes, alpha=0.3, kappa=0.0)
     inelastic = replace(elastic, alpha=0.0)
-    probability, error = probability_separable(elastic, path, n_draws=N_DRAWS)
+    probability, error = probability_separable(of_run(elastic, path), path, n_draws=N_DRAWS)
     assert probability == 1
     assert 0 < error < 0.05
-    assert probability_separable(inelastic, path, n_draws=N_DRAWS) == (0.0, pytest.approx(error))
+    assert probability_separable(of_run(inelastic, path), path, n_draws=N_DRAWS) == (0.0, pytest.approx(error))
     between = replace(elastic, alpha=0.03)
     result = quick_check(between, path)
     assert 0 < result.probability_separable < 1
-    pair = probability_separable(between, path, n_draws=N_DRAWS)
+    pair = probability_separable(of_run(between, path), path, n_draws=N_DRAWS)
     assert (result.probability_separable, result.probability_separable_error) == pair
 
 
