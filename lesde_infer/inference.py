@@ -19,9 +19,10 @@ from lesde_infer.assembly import Stratum, Submodel, assemble, has_mixed_interval
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve
 from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
+from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Impact
 from lesde_infer.posterior import LOCATIONS, build_posterior
-from lesde_infer.predictive import PredictionError, probability_separable, require_all_outputs
+from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics

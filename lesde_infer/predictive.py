@@ -23,10 +23,11 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.dynamics import simulate_records
+from lesde_infer.fitted_run import MEND, check_same_run, read_record, require_all_outputs
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.separability import class_means, pairwise_separable
-from lesde_infer.snapshots import Grouping, fed_classifier
+from lesde_infer.snapshots import fed_classifier
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -50,7 +51,6 @@ BATCH_BYTES = 256 * 2**20
 """Simulated records that are held at the same time, or those of one draw, if larger."""
 
 RecordingSource: TypeAlias = str | os.PathLike[str] | Recording
-_MEND = "give the recording that was fitted"
 
 
 class PredictionError(RuntimeError):
@@ -202,7 +202,7 @@ def check(
     records = np.rint(np.linspace(0, n_intervals, min(n_times, n_intervals) + 1)[1:]).astype(np.int64)
     with _opened(recording) as opened:
         start = _start(fit, opened, max_samples_per_class, seed)
-        recorded = [_recorded(opened, fit.settings.layer, record)[start.samples] for record in records.tolist()]
+        recorded = [read_record(opened, fit.settings.layer, record)[start.samples] for record in records.tolist()]
     rates = fit.interval_rates(n_draws, seed)
     stride = max(1, rates.n_draws // SLOW_METRIC_DRAWS)
     quick = tuple(name for name in start.metrics if name not in SLOW_METRICS)
@@ -287,7 +287,7 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
     """Read what paths start from, after checking that the recording is the one that was fitted."""
     layer, group = fit.settings.layer, fit.settings.group
     labels = recording.labels if group == "labels" else recording.given_labels
-    _check_same_run(fit, recording, labels)
+    check_same_run(fit, recording, labels)
     _, groups = np.unique(labels, return_inverse=True)
     is_logits, classifier = layer == recording.logits, None
     if fit.settings.impact == "R":
@@ -295,7 +295,7 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
         if not is_logits:
             found = fed_classifier(recording, layer)
             if found is None:
-                raise InputError(f"{recording.path}: /classifier is not what layer {layer!r} feeds; {_MEND}")
+                raise InputError(f"{recording.path}: /classifier is not what layer {layer!r} feeds; {MEND}")
             n_records = len(fit.steps)
             classifier = (found.weight[:n_records].astype(np.float64), found.bias[:n_records].astype(np.float64))
     generator = np.random.default_rng([seed, 0])
@@ -303,52 +303,13 @@ def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: i
     samples = np.sort(np.concatenate([generator.permutation(own)[:max_samples_per_class] for own in members]))
     return _Start(
         samples=samples,
-        features=_recorded(recording, layer, 0)[samples],
+        features=read_record(recording, layer, 0)[samples],
         labels=labels[samples],
         groups=groups[samples],
         given_labels=recording.given_labels[samples],
         is_logits=is_logits,
         classifier=classifier,
     )
-
-
-def require_all_outputs(recording: Recording, n_classes: int, group: Grouping) -> None:
-    """Raise InputError where a grouping lacks a class that the network tells apart, which residuals need to move."""
-    if recording.n_classes != n_classes:
-        raise InputError(
-            f"{recording.path}: the network has {recording.n_classes} outputs, but /{group} holds {n_classes} "
-            "classes; to replicate this run record samples of each class, or fit impact I"
-        )
-
-
-def _check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " sample"]) -> None:
-    """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow."""
-    recording.features(fit.settings.layer)  # a layer that is missing is named
-    classes, sizes = np.unique(labels, return_counts=True)
-    for name, found, fitted in (
-        ("classes", len(classes), fit.n_classes),
-        *((f"samples of class {name}", *both) for name, *both in zip(classes, sizes, fit.class_sizes, strict=False)),
-        ("records", min(recording.n_records, len(fit.steps)), len(fit.steps)),
-    ):
-        if found != fitted:
-            raise InputError(f"{recording.path}: holds {found} {name}, but {fitted} were fitted; {_MEND}")
-    for name, values, expected in (("step", recording.steps, fit.steps), ("time", recording.time, fit.times)):
-        different = np.flatnonzero(values[: len(expected)] != expected)
-        if different.size:
-            at = different[0]
-            raise InputError(f"{recording.path}: {name} {values[at]} at record {at}, not {expected[at]}; {_MEND}")
-    _, groups = np.unique(labels, return_inverse=True)
-    for interval in (0, len(fit.movement) - 1):
-        before, after = (
-            class_means(_recorded(recording, fit.settings.layer, record), groups, n_classes=fit.n_classes)
-            for record in (interval, interval + 1)
-        )
-        moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
-        if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
-            raise InputError(
-                f"{recording.path}: features move otherwise after step {fit.steps[interval]} than they did in the run "
-                f"that was fitted; {_MEND}"
-            )
 
 
 def _paths(
@@ -379,14 +340,6 @@ def _paths(
                 "the fitted rates do not describe this run; fit impact R, or another curve"
             )
         yield from simulated[in_range]
-
-
-def _recorded(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
-    """Read the features of a record, and refuse what is not finite."""
-    features = np.asarray(recording.features(layer)[record], dtype=np.float64)
-    if not np.isfinite(features).all():
-        recording.check_finite(layer)
-    return features
 
 
 def _opened(recording: RecordingSource) -> AbstractContextManager[Recording]:

@@ -1,0 +1,63 @@
+"""Is this the recording that was fitted? What is refused before a run is simulated again."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from data_tools.errors import InputError
+from data_tools.recording import Recording
+from lesde_infer.separability import class_means
+from lesde_infer.snapshots import Grouping
+
+if TYPE_CHECKING:
+    from lesde_infer.fit_result import Fit
+
+MEND = "give the recording that was fitted"
+
+
+def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
+    """Read the features of a record, and refuse what is not finite."""
+    features = np.asarray(recording.features(layer)[record], dtype=np.float64)
+    if not np.isfinite(features).all():
+        recording.check_finite(layer)
+    return features
+
+
+def require_all_outputs(recording: Recording, n_classes: int, group: Grouping) -> None:
+    """Raise InputError where a grouping lacks a class that the network tells apart, which residuals need to move."""
+    if recording.n_classes != n_classes:
+        raise InputError(
+            f"{recording.path}: the network has {recording.n_classes} outputs, but /{group} holds {n_classes} "
+            "classes; to replicate this run record samples of each class, or fit impact I"
+        )
+
+
+def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " sample"]) -> None:
+    """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow."""
+    recording.features(fit.settings.layer)  # a layer that is missing is named
+    classes, sizes = np.unique(labels, return_counts=True)
+    for name, found, fitted in (
+        ("classes", len(classes), fit.n_classes),
+        *((f"samples of class {name}", *both) for name, *both in zip(classes, sizes, fit.class_sizes, strict=False)),
+        ("records", min(recording.n_records, len(fit.steps)), len(fit.steps)),
+    ):
+        if found != fitted:
+            raise InputError(f"{recording.path}: holds {found} {name}, but {fitted} were fitted; {MEND}")
+    for name, values, expected in (("step", recording.steps, fit.steps), ("time", recording.time, fit.times)):
+        different = np.flatnonzero(values[: len(expected)] != expected)
+        if different.size:
+            at = different[0]
+            raise InputError(f"{recording.path}: {name} {values[at]} at record {at}, not {expected[at]}; {MEND}")
+    _, groups = np.unique(labels, return_inverse=True)
+    for interval in (0, len(fit.movement) - 1):
+        before, after = (
+            class_means(read_record(recording, fit.settings.layer, record), groups, n_classes=fit.n_classes)
+            for record in (interval, interval + 1)
+        )
+        moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
+        if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
+            raise InputError(
+                f"{recording.path}: features move otherwise after step {fit.steps[interval]} than they did in the run "
+                f"that was fitted; {MEND}"
+            )
