@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lesde_infer
-from data_tools import Recording, write_recording
+from data_tools import InputError, Recording, write_recording
 from lesde_infer.cli import main, options, recording_commands
 from lesde_infer.cli.inspection import sparkline
 from lesde_infer.cli.output_files import write_json
@@ -245,6 +245,15 @@ class TestFailures:
         assert capsys.readouterr().err == "lesde: interrupted\n"
 
 
+def has_a_record(path):
+    """Tell whether a recording that is being written holds a record yet."""
+    try:
+        with Recording(path):
+            return True
+    except InputError:
+        return False
+
+
 def test_an_interrupted_recording_keeps_what_it_has(tmp_path):
     path = tmp_path / "run.h5"
     command = ["record", "--out", str(path), "--steps", "1000000", "--every", "5", "--train-per-class", "20"]
@@ -252,7 +261,7 @@ def test_an_interrupted_recording_keeps_what_it_has(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "lesde_infer.cli", *command, *small], stderr=subprocess.PIPE, text=True
     )
-    while not path.exists() and process.poll() is None:
+    while not has_a_record(path) and process.poll() is None:
         time.sleep(0.05)
     complaint = None
     while complaint is None:
