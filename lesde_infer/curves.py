@@ -47,6 +47,7 @@ TIME_SCALE_SHARE = 0.01  # of the record: prior median of τ of power laws
 EXPONENT_SD = 1.0
 LATE_SHARE = 0.9  # t_ref, where the level of a power law is pinned: late, but inside the record
 MAXIMAL_SINH_ARGUMENT = 40.0
+MEDIAN_OF_HALF_NORMAL = 0.6745  # in units of its scale
 
 
 class CurveDesign(NamedTuple):
@@ -146,6 +147,18 @@ def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Ar
         nu=2.5, alpha=amplitude**2, length=length, ell=DOMAIN_HALF_WIDTH, m=BASIS_FUNCTIONS, dim=1
     )
     return jnp.sqrt(density)
+
+
+def prior_width(curve: Curve, prior: CurvePrior, design: CurveDesign) -> Float[Array, "curve time"]:
+    """Return the prior standard deviation of u(t); hyperparameters at their prior medians."""
+    if curve == "constant":
+        slope, amplitude = jnp.zeros_like(prior.slope_sd), jnp.zeros_like(prior.amplitude_sd)
+    elif curve == "power":
+        slope, amplitude = jnp.full_like(prior.slope_sd, EXPONENT_SD), jnp.zeros_like(prior.amplitude_sd)
+    else:
+        slope, amplitude = prior.slope_sd, MEDIAN_OF_HALF_NORMAL * prior.amplitude_sd
+    x = log_time(design, jnp.asarray(TIME_SCALE_SHARE)) if curve == "power" else design.trend[:, 1]
+    return jnp.sqrt(prior.level_sd[:, None] ** 2 + (slope[:, None] * x) ** 2 + amplitude[:, None] ** 2)
 
 
 def sample_time_scale() -> Float[Array, ""]:

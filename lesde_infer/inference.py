@@ -17,7 +17,7 @@ from data_tools.recording import Recording
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Stratum, Submodel, assemble, has_mixed_intervals, locate
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
-from lesde_infer.curves import MINIMAL_INTERVALS, Curve
+from lesde_infer.curves import MINIMAL_INTERVALS, Curve, prior_width
 from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Impact
@@ -175,21 +175,18 @@ def _result(
     statistics: Statistics, settings: Settings, submodels: list[Submodel], runs: list[SampleRun], *, mixed: bool
 ) -> Fit:
     tree = build_posterior(statistics, submodels, runs, mixed=mixed)
-    tree["prior_widths"] = xr.DataTree(_prior_widths(submodels))
+    tree["prior_widths"] = xr.DataTree(_prior_widths(submodels, settings.curve))
     tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
     return Fit(tree)
 
 
-def _prior_widths(submodels: list[Submodel]) -> xr.Dataset:
+def _prior_widths(submodels: list[Submodel], curve: Curve) -> xr.Dataset:
     """Prior standard deviation of u along time, amplitude at its prior median, for the rates that flags judge."""
     widths, references = {}, {}
     rates: tuple[Stratum, ...] = ("contrast", "shared")
     for name in rates:
         data, place = locate(submodels, name)
-        prior = jax.tree.map(lambda leaf, place=place: float(leaf[place]), data.prior)
-        x = np.asarray(data.design.trend[:, 1])
-        median_amplitude = 0.6745 * prior.amplitude_sd
-        widths[LOCATIONS[name]] = ("time", np.sqrt(prior.level_sd**2 + (prior.slope_sd * x) ** 2 + median_amplitude**2))
+        widths[LOCATIONS[name]] = ("time", np.asarray(prior_width(curve, data.prior, data.design)[place]))
         references[f"{LOCATIONS[name]}_reference"] = float(data.reference[place])
     return xr.Dataset(widths, attrs=references)
 

@@ -20,6 +20,7 @@ from lesde_infer.curves import (
     log_time,
     n_weights,
     predictor,
+    prior_width,
     rate,
     sample_weights,
 )
@@ -201,6 +202,24 @@ def test_prior_is_the_matern_kernel_in_the_middle_of_the_record(length, toleranc
     middle = np.abs(x) <= 0.5
     error = np.abs(found - matern(np.abs(x[:, None] - x), length))[np.ix_(middle, middle)]
     assert error.max() < tolerance
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_prior_width_is_that_of_draws(curve):
+    """Of u in the middle of the record, with the amplitude at its median and, for a power law, τ at its own."""
+    prior = CurvePrior(*(jnp.array(x) for x in ([0.0], [0.5], [1.5], [2.0])))
+    design = curve_design(ELAPSED, SPAN, EARLY)
+    keys = jax.random.split(jax.random.key(3), 4000)
+    known = {"curve_amplitude": jnp.array([0.6745 * 2.0]), "curve_length": jnp.array([0.3])}
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        model = numpyro.handlers.substitute(sample_weights, data=known) if curve == "gp" else sample_weights
+        weights = numpyro.handlers.seed(model, key)(curve, prior)
+        return predictor(curve, weights, design, jnp.full(1, 0.01))
+
+    np.testing.assert_allclose(draw(keys).std(axis=0)[0, 2:5], prior_width(curve, prior, design)[0, 2:5], rtol=0.06)
 
 
 @pytest.mark.parametrize("curve", CURVES)
