@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, DTypeLike
 
 from data_tools.errors import InputError
-from data_tools.new_file import move_into_place, refuse_existing, temporary_beside
+from data_tools.new_file import move_into_place, refuse_existing, temporary_beside, written_whole
 from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout
 from data_tools.recording_schema import (
     FORMAT,
@@ -280,21 +280,19 @@ def write_recording(
         classifier_layer=classifier[2] if classifier is not None and len(classifier) == 3 else None,
         scalars=tuple(numbers),
     )
-    temporary = temporary_beside(path)
-    try:
-        with RecordingWriter(temporary, layout, provenance=provenance) as writer:
-            for record, step in enumerate(steps_array):
-                writer.append(
-                    int(step),
-                    {name: np.asarray(array[record]) for name, array in features.items()},
-                    time=float(times[record]),
-                    classifier=None if weight is None or bias is None else (weight[record], bias[record]),
-                    scalars={name: float(values[record]) for name, values in numbers.items()},
-                    commit=False,
-                )
-        move_into_place(temporary, path, force)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        written_whole(path, force) as temporary,
+        RecordingWriter(temporary, layout, provenance=provenance) as writer,
+    ):
+        for record, step in enumerate(steps_array):
+            writer.append(
+                int(step),
+                {name: np.asarray(array[record]) for name, array in features.items()},
+                time=float(times[record]),
+                classifier=None if weight is None or bias is None else (weight[record], bias[record]),
+                scalars={name: float(values[record]) for name, values in numbers.items()},
+                commit=False,
+            )
     return path
 
 

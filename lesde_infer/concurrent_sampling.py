@@ -8,12 +8,14 @@ that every program is compiled once.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from threading import Event, Lock
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel
 from lesde_infer.curves import Curve
-from lesde_infer.sampling import Chains, SampleRun, Variant, find_mode, iterations
+from lesde_infer.sampling import Chains, Position, SampleRun, Variant, find_mode, iterations
+from lesde_infer.whitening import WhiteningPoint
 
 FitProgress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
@@ -57,7 +59,7 @@ class ConcurrentSampler:
     def replace_diverged(self) -> None:
         """Forget the chains of submodels in which any diverged; new ones will take smaller steps."""
         for sampler in self._samplers:
-            if sampler.draws().statistics["diverging"].any():
+            if sampler.has_diverged:
                 sampler.restart_carefully()
 
     def draws(self) -> list[SampleRun]:
@@ -78,6 +80,16 @@ class _Sampler:
         """What tells compiled programs apart."""
         return self._variant, self._acceptance
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether any transition after warm-up diverged."""
+        return self._chains is not None and self._chains.has_diverged
+
+    @cached_property
+    def _mode(self) -> tuple[Position, WhiteningPoint]:
+        """Where chains start and the whitening there, for careful chains the same."""
+        return find_mode(self._variant, self._data)
+
     def iterations_left(self, n_draws: int) -> int:
         """Return how many iterations `run_until` will take."""
         done = 0 if self._chains is None else self._chains.n_done
@@ -89,7 +101,7 @@ class _Sampler:
             chains = Chains(
                 self._variant,
                 self._data,
-                *find_mode(self._variant, self._data),
+                *self._mode,
                 key=self._key,
                 n_chains=self._n_chains,
                 n_warmup=self._n_warmup,

@@ -151,14 +151,13 @@ def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Ar
 
 def prior_width(curve: Curve, prior: CurvePrior, design: CurveDesign) -> Float[Array, "curve time"]:
     """Return the prior standard deviation of u(t); hyperparameters at their prior medians."""
+    level = prior.level_sd[:, None]
     if curve == "constant":
-        slope, amplitude = jnp.zeros_like(prior.slope_sd), jnp.zeros_like(prior.amplitude_sd)
-    elif curve == "power":
-        slope, amplitude = jnp.full_like(prior.slope_sd, EXPONENT_SD), jnp.zeros_like(prior.amplitude_sd)
-    else:
-        slope, amplitude = prior.slope_sd, MEDIAN_OF_HALF_NORMAL * prior.amplitude_sd
-    x = log_time(design, jnp.asarray(TIME_SCALE_SHARE)) if curve == "power" else design.trend[:, 1]
-    return jnp.sqrt(prior.level_sd[:, None] ** 2 + (slope[:, None] * x) ** 2 + amplitude[:, None] ** 2)
+        return level * jnp.ones_like(design.elapsed)
+    if curve == "power":
+        return jnp.hypot(level, EXPONENT_SD * log_time(design, jnp.asarray(TIME_SCALE_SHARE)))
+    slope, amplitude = prior.slope_sd[:, None], MEDIAN_OF_HALF_NORMAL * prior.amplitude_sd[:, None]
+    return jnp.hypot(jnp.hypot(level, slope * design.trend[:, 1]), amplitude)
 
 
 def sample_time_scale() -> Float[Array, ""]:

@@ -43,7 +43,33 @@ class Diagnostics:
 
 
 def table(posterior: xr.Dataset) -> xr.Dataset:
-    """Return mean, sd, 5 % and 95 % quantiles, r_hat, ess_bulk and ess_tail of every parameter, curves on a grid."""
+    """Return r_hat, ess_bulk and ess_tail of every parameter, curves on a grid; one row a parameter."""
+    names, values = _rows(posterior)
+    return xr.Dataset(
+        {
+            "r_hat": ("parameter", array_stats.rhat(values, chain_axis=0, draw_axis=1)),
+            "ess_bulk": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")),
+            "ess_tail": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)),
+        },
+        coords={"parameter": names},
+    )
+
+
+def summarise(posterior: xr.Dataset) -> xr.Dataset:
+    """Return mean, sd and 5 % and 95 % quantiles of every parameter, and what `table` says of it."""
+    _, values = _rows(posterior)
+    low, high = np.quantile(values, TAIL, axis=(0, 1))
+    columns = {
+        "mean": values.mean(axis=(0, 1)),
+        "sd": values.std(axis=(0, 1), ddof=1),
+        "q05": low,
+        "q95": high,
+    }
+    return xr.Dataset({name: ("parameter", column) for name, column in columns.items()}).merge(table(posterior))
+
+
+def _rows(posterior: xr.Dataset) -> tuple[list[str], Float[np.ndarray, "chain draw parameter"]]:
+    """Return names and draws of all that can vary, curves on a grid."""
     names, columns = [], []
     for name, variable in posterior.data_vars.items():
         draws = _thin_time(variable).transpose("chain", "draw", ...).to_numpy()
@@ -51,20 +77,7 @@ def table(posterior: xr.Dataset) -> xr.Dataset:
         varying = flat.std(axis=(0, 1)) > 0  # a parameter that the model holds fixed has nothing to converge
         names += [f"{name}[{index}]" if flat.shape[2] > 1 else str(name) for index in np.flatnonzero(varying)]
         columns.append(flat[:, :, varying])
-    values = np.concatenate(columns, axis=2)
-    low, high = np.quantile(values, TAIL, axis=(0, 1))
-    return xr.Dataset(
-        {
-            "mean": ("parameter", values.mean(axis=(0, 1))),
-            "sd": ("parameter", values.std(axis=(0, 1), ddof=1)),
-            "q05": ("parameter", low),
-            "q95": ("parameter", high),
-            "r_hat": ("parameter", array_stats.rhat(values, chain_axis=0, draw_axis=1)),
-            "ess_bulk": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")),
-            "ess_tail": ("parameter", array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)),
-        },
-        coords={"parameter": names},
-    )
+    return names, np.concatenate(columns, axis=2)
 
 
 def _thin_time(variable: xr.DataArray) -> xr.DataArray:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
-from lesde_infer.diagnostics import Diagnostics, diagnose, table
+from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
 from lesde_infer.flags import Flag, find_flags
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_rates import IntervalRates
@@ -146,7 +146,7 @@ class Fit:
         Columns are ``mean``, ``sd``, ``q05``, ``q95``, ``r_hat``, ``ess_bulk`` and ``ess_tail``; ``.to_dataframe()``
         makes a table of pandas.
         """
-        return table(self.posterior.to_dataset())
+        return summarise(self.posterior.to_dataset())
 
     def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:
         """Return what drives each interval, for posterior draws spread evenly over the chains.

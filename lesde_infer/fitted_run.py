@@ -3,25 +3,17 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.separability import class_means
-from lesde_infer.snapshots import Grouping
+from lesde_infer.snapshots import Grouping, read_record
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
 MEND = "give the recording that was fitted"
-
-
-def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
-    """Read the features of a record, and refuse what is not finite."""
-    features = np.asarray(recording.features(layer)[record], dtype=np.float64)
-    if not np.isfinite(features).all():
-        recording.check_finite(layer)
-    return features
 
 
 def require_all_outputs(recording: Recording, n_classes: int, group: Grouping) -> None:

@@ -45,6 +45,7 @@ METRIC_LABELS = {
 
 _LOGARITHMIC = ("nc1", "between_norm", "within_between_ratio")
 _STEPS = "optimizer steps"
+_LEGEND: dict[str, Any] = {"framealpha": 0.8, "edgecolor": "none", "fontsize": "small"}
 _MARKERS = "osD^vP*X"
 _STYLES = ("-", "--", "-.", ":")
 _N_DRAWS_SHOWN = 40
@@ -87,7 +88,7 @@ def plot_elasticity(
     axes.axhline(0.0, color="0.4", linewidth=0.8, zorder=0)
     axes.set_xlabel(_STEPS)
     axes.set_ylabel("rate (per optimizer step)")
-    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    axes.legend(**_LEGEND)
     return axes
 
 
@@ -110,7 +111,7 @@ def plot_noise_scales(fit: "Fit", ax: Axes | None = None) -> Axes:
     axes.set_yscale("log")
     axes.set_xlabel(_STEPS)
     axes.set_ylabel("noise (feature units / √step)")
-    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    axes.legend(**_LEGEND)
     return axes
 
 
@@ -154,7 +155,7 @@ def plot_predicted_against_observed(check: "Check", metric: str, ax: Axes | None
         axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel(_STEPS)
     axes.set_ylabel(METRIC_LABELS.get(metric, metric))
-    axes.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    axes.legend(**_LEGEND)
     return axes
 
 
@@ -291,13 +292,7 @@ def plot_energy(fit: "Fit", ax: Axes | None = None) -> Axes:
     )
     axes.set_xlabel("energy (natural log units)")
     axes.set_ylabel("density")
-    axes.legend(
-        framealpha=0.8,
-        edgecolor="none",
-        fontsize="small",
-        title=f"smallest fraction {fraction:.2f}",
-        title_fontsize="small",
-    )
+    axes.legend(**_LEGEND, title=f"smallest fraction {fraction:.2f}", title_fontsize="small")
     return axes
 
 

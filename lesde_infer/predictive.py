@@ -23,11 +23,11 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.dynamics import simulate_records
-from lesde_infer.fitted_run import MEND, check_same_run, read_record, require_all_outputs
+from lesde_infer.fitted_run import MEND, check_same_run, require_all_outputs
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.separability import class_means, pairwise_separable
-from lesde_infer.snapshots import fed_classifier
+from lesde_infer.snapshots import fed_classifier, read_record
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit

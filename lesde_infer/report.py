@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from data_tools.errors import InputError
 from data_tools.new_file import refuse_existing, written_whole
 from lesde_infer import plots
+from lesde_infer.verdict import say_probability
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -164,13 +165,8 @@ def format_number(value: float) -> str:
     return f"{sign}{mantissa}×10{str(power).translate(_SUPERSCRIPTS)}"
 
 
-def format_probability(value: float) -> str:
-    """Write a probability to three decimals, without claiming certainty from a finite number of draws."""
-    if math.isnan(value):
-        return "not defined"
-    if value > 0.999:
-        return "> 0.999"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+format_probability = partial(say_probability, decimals=3)
+"""Write a probability as tables do, to three decimals."""
 
 
 def format_interval(interval: Any) -> str:

@@ -338,6 +338,11 @@ class Chains:
         self.n_done += CHUNK
         return CHUNK
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether any transition after warm-up diverged."""
+        return any(states.diverging.any() for states in self._kept)
+
     def draws(self) -> SampleRun:
         """Return all draws so far."""
         # Iterations lead; chains go before draws.

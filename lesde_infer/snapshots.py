@@ -49,6 +49,14 @@ class ClassAverage:
         return float(between / within) if within > 0 else (np.inf if between > 0 else 0.0)
 
 
+def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
+    """Read the features of a record, and refuse what is not finite."""
+    features = np.asarray(recording.features(layer)[record], dtype=np.float64)
+    if not np.isfinite(features).all():
+        recording.check_finite(layer)
+    return features
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One record, as class means, deviations from them, and directions of the impact.
@@ -76,7 +84,6 @@ class SnapshotReader:
 
     def __init__(self, recording: Recording, layer: str, impact: Impact, group: Grouping) -> None:
         self.recording, self.layer, self.impact = recording, layer, impact
-        self.features = recording.features(layer)
         groups = recording.labels if group == "labels" else recording.given_labels
         classes, self.groups = np.unique(groups, return_inverse=True)
         self.n_classes = len(classes)
@@ -85,15 +92,13 @@ class SnapshotReader:
         _require_impact(recording, layer, impact, self.n_classes, group)
         if impact == "R":
             assert recording.logits is not None  # noqa: S101  (checked by _require_impact)
-            self.logits = recording.features(recording.logits)
+            self.logits = recording.logits
             self.hidden = layer != recording.logits
-            self.target = np.eye(self.logits.shape[2])[recording.given_labels]
+            self.target = np.eye(recording.features(recording.logits).shape[2])[recording.given_labels]
 
     def read(self, record: int) -> Snapshot:
         """Read a record; raise InputError where it is not finite."""
-        features = np.asarray(self.features[record], dtype=np.float64)
-        if not np.isfinite(features).all():
-            self.recording.check_finite(self.layer)
+        features = read_record(self.recording, self.layer, record)
         means = self.average(features)
         directions, sample_impact = self._directions(record, features, means)
         return Snapshot(means, features - means[self.groups], directions, self.average.f_statistic(sample_impact))
@@ -106,9 +111,7 @@ class SnapshotReader:
         if self.impact == "L":
             axes = simplex_directions(self.n_classes)[self.groups]
             return logits_directions(means), (features * axes).sum(axis=1, keepdims=True) * axes
-        logits = np.asarray(self.logits[record], dtype=np.float64) if self.hidden else features
-        if self.hidden and not np.isfinite(logits).all():
-            self.recording.check_finite(str(self.recording.logits))
+        logits = read_record(self.recording, self.logits, record) if self.hidden else features
         probabilities = softmax(logits)
         residuals = self.target - probabilities
         mean_probability = self.average(probabilities)

@@ -95,11 +95,14 @@ def judge(posterior: xr.Dataset, flags: list[Flag], last_step: int, probability_
     )
 
 
-def say_probability(probability: float) -> str:
-    """Write a probability to two decimals, without claiming certainty from a finite number of draws."""
-    if probability > 0.99:
-        return "> 0.99"
-    return "< 0.01" if probability < 0.01 else f"{probability:.2f}"
+def say_probability(probability: float, decimals: int = 2) -> str:
+    """Write a probability without claiming certainty from a finite number of draws."""
+    if math.isnan(probability):
+        return "not defined"
+    least = 10.0**-decimals
+    if probability > 1.0 - least:
+        return f"> {1.0 - least:.{decimals}f}"
+    return f"< {least:.{decimals}f}" if probability < least else f"{probability:.{decimals}f}"
 
 
 def _sentence(probability_positive: float, probability_separable: float, *, identified: bool) -> str:

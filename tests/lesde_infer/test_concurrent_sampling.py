@@ -72,17 +72,12 @@ def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     sampled = sampler(submodels)
     sampled.run_until(50)
     before = locations(sampled)
-    original = concurrent_sampling.Chains.draws
-
-    def one_divergence(chains):
-        run = original(chains)
-        run.statistics["diverging"] = np.zeros((2, 50), dtype=bool)
-        run.statistics["diverging"][1, 7] = chains is sampled._samplers[2]._chains
-        return run
-
-    with monkeypatch.context() as patch:
-        patch.setattr(concurrent_sampling.Chains, "draws", one_divergence)
-        sampled.replace_diverged()
+    kept = sampled._samplers[2]._chains._kept
+    diverging = np.zeros_like(kept[0].diverging)
+    diverging[7, 1] = True
+    kept[0] = kept[0]._replace(diverging=diverging)
+    monkeypatch.setattr(concurrent_sampling, "find_mode", None)  # modes are found once
+    sampled.replace_diverged()
     seen = []
     sampled.run_until(100, lambda *report: seen.append(report))
     assert seen[-1][1:] == (3 * 50 + CAREFUL_WARMUP + 100,) * 2
