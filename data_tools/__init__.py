@@ -7,14 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from data_tools.elasticity import ElasticityMeasurement
     from data_tools.errors import InputError
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
 
-__all__ = ["FeatureRecorder", "InputError", "Recording", "RecordingWriter", "write_recording"]
+__all__ = [
+    "ElasticityMeasurement",
+    "FeatureRecorder",
+    "InputError",
+    "Recording",
+    "RecordingWriter",
+    "write_recording",
+]
 
 _HOMES = {
+    "ElasticityMeasurement": "data_tools.elasticity",
     "FeatureRecorder": "data_tools.recorder",
     "InputError": "data_tools.errors",
     "Recording": "data_tools.recording",

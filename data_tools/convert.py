@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.elasticity_records import DriftMeasurement, ElasticitySettings, ElasticitySnapshot
 from data_tools.errors import InputError
 from data_tools.recording_writer import write_recording
 
@@ -14,6 +15,8 @@ _REQUIRED = ("step", "logits", "y_true")
 _SCALARS = {"train_loss": "loss", "val_loss": "validation_loss", "val_acc": "validation_accuracy"}
 _PROVENANCE = {"lr": "lr", "momentum": "momentum", "p_err": "label_noise"}
 _HIDDEN_LAYER = "fc2"
+_DRIFTS = {"onestep": "onestep", "tangent": "tangent", "impact": "residual"}
+_STRATIFIED, _PLAIN = (4, 5), (3,)  # dimensions of an archive's drifts
 
 
 def recording_from_npz(
@@ -29,8 +32,11 @@ def recording_from_npz(
     npz_path
         Archive with ``step`` (T,), ``logits`` (T, n, K) and ``y_true`` (n,); optionally ``y_given`` (n,), the last
         layer ``W`` (T, K, p) and ``b`` (T, K), the features ``penultimate`` (T, n, p) that feed it, the curves
-        ``train_loss``, ``val_loss`` and ``val_acc`` (T,), and the numbers ``lr``, ``momentum`` and ``p_err``. Other
-        keys are ignored. Archives that need pickle are refused, as loading them can run any code.
+        ``train_loss``, ``val_loss`` and ``val_acc`` (T,), and the numbers ``lr``, ``momentum`` and ``p_err``.
+        Elasticity that was measured directly at the steps ``drift_step`` (S,) is converted too: ``onestep_labels``,
+        (S, K, R, K, p) if stratified by the given class stepped on or (S, R, K, p) if not, with ``tangent_labels`` and
+        ``residual_labels`` (S, K, p); the same ending on ``_given`` with classes by given label. Other keys are
+        ignored. Archives that need pickle are refused, as loading them can run any code.
     out
         Recording to make.
     force
@@ -79,10 +85,62 @@ def recording_from_npz(
                 "converted_from": source.name,
                 **{name: arrays[key].item() for key, name in _PROVENANCE.items() if key in arrays},
             },
+            elasticity=_elasticity(arrays, source, layer),
             force=force,
         )
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _elasticity(
+    arrays: dict[str, np.ndarray], source: Path, layer: str
+) -> tuple[ElasticitySettings, list[ElasticitySnapshot]] | None:
+    """Collect what was measured of the elasticity of the logits, if anything."""
+    if "onestep_labels" not in arrays:
+        return None
+    if "drift_step" not in arrays:
+        raise InputError(f"{source}: has onestep_labels without drift_step; give the steps at which it was measured")
+    steps = arrays["drift_step"]
+    differ = not np.array_equal(arrays.get("y_given", arrays["y_true"]), arrays["y_true"])
+    groups = {"labels": "labels"}
+    if differ and "onestep_given" in arrays:
+        groups["given_labels"] = "given"
+    quantities: dict[str, dict[str, np.ndarray]] = {}
+    for group, ending in groups.items():
+        found = {name: arrays.get(f"{key}_{ending}") for name, key in _DRIFTS.items()}
+        quantities[group] = {name: array for name, array in found.items() if array is not None}
+        for name, array in quantities[group].items():
+            if array.ndim not in (_STRATIFIED if name == "onestep" else _PLAIN) or len(array) != steps.size:
+                raise InputError(
+                    f"{source}: {_DRIFTS[name]}_{ending} has shape {array.shape}, which does not fit the {steps.size} "
+                    "steps of drift_step; give one measurement per step"
+                )
+    onestep = quantities["labels"]["onestep"]
+    stratified = onestep.ndim == max(_STRATIFIED)
+    for values in quantities.values():
+        if values["onestep"].ndim < max(_STRATIFIED):
+            values["onestep"] = values["onestep"][:, None]
+    strata, repeats = quantities["labels"]["onestep"].shape[1:3]
+    settings = ElasticitySettings(
+        np.full(strata, 1 / strata),
+        repeats,
+        batch_size=1 if stratified else None,
+        momentum=float(arrays["momentum"]) if "momentum" in arrays else None,
+    )
+    lr = float(arrays["lr"]) if "lr" in arrays else float("nan")
+    snapshots = [
+        ElasticitySnapshot(
+            int(step),
+            lr,
+            {
+                layer: {
+                    group: DriftMeasurement(**{n: a[index] for n, a in q.items()}) for group, q in quantities.items()
+                }
+            },
+        )
+        for index, step in enumerate(steps)
+    ]
+    return settings, snapshots
 
 
 def _read_archive(source: Path) -> dict[str, np.ndarray]:

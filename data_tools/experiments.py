@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from data_tools.architectures import DEFAULT_LAYERS, ArchitectureName, build_architecture
 from data_tools.datasets import DatasetName, LabelledImages, corrupt_labels, load_dataset
+from data_tools.elasticity import ElasticityMeasurement
 from data_tools.errors import InputError
 from data_tools.recorder import FeatureRecorder
 
@@ -36,6 +37,10 @@ class ExperimentConfig:
         Plain stochastic gradient descent on cross-entropy, in shuffled epochs.
     every, burst
         What is recorded, see `data_tools.recorder.FeatureRecorder`.
+    measure_elasticity_every
+        Measure elasticity directly each time so many steps are done; by default never.
+    elasticity_repeats
+        Steps tried each time, see `data_tools.elasticity.ElasticityMeasurement`.
     seed
         Decides data, corruption, initial weights and the order of the samples, each by a stream of its own.
     train_per_class, probe_per_class
@@ -64,6 +69,8 @@ class ExperimentConfig:
     batch_size: int = 1
     lr: float = 0.005
     momentum: float = 0.0
+    measure_elasticity_every: int | None = None
+    elasticity_repeats: int = 10
     seed: int = 0
     train_per_class: int = 500
     probe_per_class: int = 100
@@ -73,7 +80,10 @@ class ExperimentConfig:
     folder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "train_per_class", "validation_per_class"):
+        positive = ["steps", "batch_size", "train_per_class", "validation_per_class", "elasticity_repeats"]
+        if self.measure_elasticity_every is not None:
+            positive.append("measure_elasticity_every")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 2 <= self.probe_per_class <= self.train_per_class:
@@ -139,6 +149,16 @@ def run_experiment(
     images = torch.as_tensor(data.train_images, dtype=dtype)
     targets = torch.as_tensor(given)
     validation = _Validation(model, data, dtype)
+    elasticity = None
+    if config.measure_elasticity_every is not None:
+        elasticity = ElasticityMeasurement(
+            optimizer,
+            (images, targets),
+            config.batch_size,
+            repeats=config.elasticity_repeats,
+            labels=data.train_labels,
+            seed=config.seed,
+        )
     with _one_thread():
         recorder = FeatureRecorder(
             path,
@@ -149,7 +169,9 @@ def run_experiment(
             burst=config.burst,
             given_labels=given[probe],
             scalars={"validation_loss": validation.loss, "validation_accuracy": validation.accuracy},
-            provenance={**asdict(config), "optimizer": "SGD"},
+            measure_elasticity_every=config.measure_elasticity_every,
+            elasticity=elasticity,
+            provenance={**asdict(config), "optimizer": "SGD", "elasticity_repeats": elasticity and elasticity.repeats},
             force=force,
         )
         with recorder:

@@ -4,7 +4,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp
 from torch import nn
 
+from data_tools.elasticity import ElasticityMeasurement
+from data_tools.elasticity_records import ElasticityLayout, ElasticitySnapshot
 from data_tools.errors import InputError
 from data_tools.new_file import refuse_existing
 from data_tools.probe import Probe, ProbeResult, evaluate_probe, find_layers
@@ -33,6 +35,7 @@ class _Record:
     classifier: tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
     scalars: dict[str, float]
     time: float
+    elasticity: ElasticitySnapshot | None = None
 
 
 def is_recorded(step: int, every: int, burst: int) -> bool:
@@ -86,6 +89,9 @@ class FeatureRecorder:
         They may evaluate the model: it is in evaluation mode, and nothing they do to it or to random generators stays.
     time
         ``"steps"``, or a function that returns the time now, such as the cumulative learning rate.
+    measure_elasticity_every, elasticity
+        Measure elasticity on the live network at step 0 and after every so many steps, and how; give both or neither.
+        It costs as many steps and evaluations of the probe as it repeats; the training does not notice.
     provenance
         Text and numbers to keep with the recording.
     force
@@ -94,7 +100,8 @@ class FeatureRecorder:
     Raises
     ------
     InputError
-        If a layer is unknown or does not run exactly once per pass, the labels cannot be right, or the file exists.
+        If a layer is unknown or does not run exactly once per pass, the labels cannot be right, elasticity cannot be
+        measured as told, or the file exists.
 
     Notes
     -----
@@ -117,6 +124,8 @@ class FeatureRecorder:
         probe_batch_size: int = 256,
         scalars: Mapping[str, Callable[[], float]] | None = None,
         time: Literal["steps"] | Callable[[], float] = "steps",
+        measure_elasticity_every: int | None = None,
+        elasticity: ElasticityMeasurement | None = None,
         provenance: Mapping[str, object] | None = None,
         force: bool = False,
     ) -> None:
@@ -136,6 +145,14 @@ class FeatureRecorder:
         self._path, self._force = Path(path), force
         self._every, self._burst = every, burst
         self._logits, self._classifier, self._records_classifier = logits, classifier, False
+        if (elasticity is None) != (measure_elasticity_every is None):
+            raise InputError("give both measure_elasticity_every and elasticity, or neither")
+        if measure_elasticity_every is not None and measure_elasticity_every < 1:
+            raise InputError(f"measure_elasticity_every is {measure_elasticity_every}; it must be at least 1")
+        if elasticity is not None:
+            elasticity.check(module, self._probe, self._layers)
+        self._elasticity, self._measure_every = elasticity, measure_elasticity_every
+        self._measuring = False
         self._functions = dict(scalars or {})
         self._time = time
         self._provenance = {**self._describe(module), **(provenance or {})}
@@ -166,7 +183,9 @@ class FeatureRecorder:
             if self._first is not None and kind is None:
                 self._writer = self._start(self._first, {})
         finally:
-            self._first = self._model = None  # a recorder that is done must not keep a model in memory
+            self._first = self._model = self._elasticity = (
+                None  # a recorder that is done must not keep a model in memory
+            )
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
@@ -185,7 +204,7 @@ class FeatureRecorder:
         InputError
             If names differ from the first call, or the recorder was not entered with ``with``, or the disk is full.
         """
-        if not self._active:
+        if not self._active or self._measuring:  # a hook on the optimizer may call it in measured steps
             return
         if self._first is not None:
             self._writer, self._first = self._start(self._first, scalars), None
@@ -201,6 +220,8 @@ class FeatureRecorder:
             )
         if is_recorded(self.n_steps, self._every, self._burst):
             self._append(self._writer, self._take(self._model), scalars)
+        if self._elasticity is not None and self._measure_every and self.n_steps % self._measure_every == 0:
+            self._writer.append_elasticity(self._measure(self._model, self._elasticity))
 
     def _start(self, first: _Record, scalars: Mapping[str, float]) -> RecordingWriter:
         """Make the file, now that all names are known, and write the record of step 0."""
@@ -208,6 +229,11 @@ class FeatureRecorder:
         if twice:
             raise InputError(f"{self._path}: the scalar {min(twice)!r} is recorded already; give yours another name")
         self._step_scalars = frozenset(scalars)
+        elasticity = None
+        if first.elasticity is not None and self._elasticity is not None:
+            n_outputs = None if self._logits is None else first.features[self._logits].shape[1]
+            settings = self._elasticity.settings(self._probe, n_outputs)
+            elasticity = ElasticityLayout.of(settings, first.elasticity)
         layout = RecordingLayout(
             self._probe.labels,
             self._probe.given_labels,
@@ -216,9 +242,12 @@ class FeatureRecorder:
             classifier_width=None if first.classifier is None else first.classifier[0].shape[1],
             classifier_layer=None if first.classifier is None else self._classifier,
             scalars=(*first.scalars, *scalars),
+            elasticity=elasticity,
         )
         writer = RecordingWriter(self._path, layout, provenance=self._provenance, force=self._force)
         self._append(writer, first, dict.fromkeys(scalars, float("nan")))
+        if first.elasticity is not None:
+            writer.append_elasticity(first.elasticity)
         return writer
 
     def _append(self, writer: RecordingWriter, record: _Record, scalars: Mapping[str, float]) -> None:
@@ -249,10 +278,23 @@ class FeatureRecorder:
                     f"{candidate + ':input'!r} and name it instead"
                 )
             self._records_classifier = True
-        return self._complete(model, result)
+        record = self._complete(model, result)
+        return (
+            record if self._elasticity is None else replace(record, elasticity=self._measure(model, self._elasticity))
+        )
 
     def _take(self, model: nn.Module) -> _Record:
         return self._complete(model, evaluate_probe(model, self._probe, self._layers))
+
+    def _measure(self, model: nn.Module, measurement: ElasticityMeasurement) -> ElasticitySnapshot:
+        feeding = self._classifier if self._records_classifier else None
+        self._measuring = True
+        try:
+            return measurement.measure(
+                model, self._probe, self._layers, logits=self._logits, classifier_layer=feeding, step=self.n_steps
+            )
+        finally:
+            self._measuring = False
 
     def _complete(self, model: nn.Module, result: ProbeResult) -> _Record:
         """Add to the features what else belongs to a record."""
@@ -276,6 +318,7 @@ class FeatureRecorder:
             "layers": self._layers,
             "every": self._every,
             "burst": self._burst,
+            "measure_elasticity_every": self._measure_every,
             "probe_sha256": self._probe.digest(),
             "probe_batch_size": self._probe.batch_size,
         }

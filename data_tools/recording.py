@@ -4,12 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
+from data_tools.record_array import RecordArray, checked_dataset
+from data_tools.recorded_elasticity import RecordedElasticity, read_elasticity
 from data_tools.recording_schema import (
     FORMAT,
     RESERVED_ATTRIBUTES,
@@ -21,52 +23,6 @@ from data_tools.recording_schema import (
     decode_name,
 )
 from data_tools.untrusted_hdf5 import check_contents, open_untrusted, read_attributes
-
-
-class RecordArray:
-    """An array in a file, read record by record as it is indexed.
-
-    Supports ``array[i]``, ``array[i:j]``, ``array[[i, j]]`` and further indices after the first, all of which read only
-    what they name and return a NumPy array. What a killed writer left half done is cut off.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Records first.
-    dtype : numpy.dtype
-        As stored.
-    """
-
-    def __init__(self, dataset: Any, n_records: int, path: Path) -> None:
-        self._dataset = dataset
-        self._path = path
-        self.shape: tuple[int, ...] = (n_records, *dataset.shape[1:])
-        self.dtype: np.dtype[Any] = dataset.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if first is Ellipsis:
-            first, rest = slice(None), [Ellipsis, *rest]
-        # Negative, boolean and out-of-bounds indices are NumPy's to resolve.
-        records = np.arange(len(self))[first if isinstance(first, slice) else np.asarray(first)]
-        try:
-            if records.ndim == 0:
-                return self._dataset[(int(records), *rest)]
-            if isinstance(first, slice) and (first.step is None or first.step > 0):
-                return self._dataset[(slice(*first.indices(len(self))), *rest)]
-            # HDF5 reads each record once, in rising order.
-            unique, inverse = np.unique(records, return_inverse=True)
-            return self._dataset[(unique, *rest)][inverse]
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: {self._dataset.name} is damaged and cannot be read; copy it again"
-            ) from error
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype, copy=copy)
 
 
 @dataclass(frozen=True)
@@ -197,26 +153,8 @@ class Recording:
         return attributes
 
     def _dataset(self, where: str, expected: tuple[int | None, ...]) -> Any:
-        """Return a dataset of numbers of the expected shape; None stands for any length."""
-        node = self._file.get(where)
-        if node is None:
-            raise InputError(f"{self.path}: {where} is missing; the file was not written by this program or is damaged")
-        if self._file.swmr_mode and hasattr(node, "refresh"):
-            node.refresh()  # a live writer may have added records since the file was opened
-        shape = getattr(node, "shape", None)
-        if shape is None:
-            raise InputError(f"{self.path}: {where} is a group, expected a dataset")
-        fits = len(shape) == len(expected) and all(
-            want is None or want == have for want, have in zip(expected, shape, strict=True)
-        )
-        if not fits:
-            wanted = ", ".join("any" if length is None else str(length) for length in expected)
-            raise InputError(f"{self.path}: {where} has shape {shape}, expected ({wanted})")
-        allowed = "iu" if where in {"/step", "/labels", "/given_labels", "/committed"} else "f"
-        if node.dtype.kind not in allowed:
-            kind = "whole numbers" if allowed == "iu" else "floating-point numbers"
-            raise InputError(f"{self.path}: {where} has type {node.dtype}, expected {kind}")
-        return node
+        kind = "iu" if where in {"/step", "/labels", "/given_labels", "/committed"} else "f"
+        return checked_dataset(self._file, self.path, where, expected, kind)
 
     def _children(self, group: str) -> list[str]:
         node = self._file.get(group)
@@ -275,6 +213,32 @@ class Recording:
         if layer not in self._features:
             raise InputError(f"{self.path}: layer {layer!r} was not recorded; choose one of {', '.join(self.layers)}")
         return self._features[layer]
+
+    def elasticity(self, layer: str, group: Literal["labels", "given_labels"] = "labels") -> RecordedElasticity | None:
+        """Return what was measured of the elasticity of a layer, read as it is indexed.
+
+        Parameters
+        ----------
+        layer
+            One of `layers`.
+        group
+            Whether the classes that move are those of `labels` or of `given_labels`.
+
+        Returns
+        -------
+        RecordedElasticity or None
+            None if nothing was measured for this layer, or not by this grouping.
+
+        Raises
+        ------
+        InputError
+            If the layer was not recorded, or what is stored cannot be right.
+        """
+        width = self.features(layer).shape[2]
+        if group not in ("labels", "given_labels"):
+            raise InputError(f"group is {group!r}; choose labels or given_labels")
+        same = np.array_equal(self.labels, self.given_labels)
+        return read_elasticity(self._file, self.path, layer, "labels" if same else group, self.n_classes, width)
 
     def check_finite(self, layer: str, until: int | None = None) -> None:
         """Read the features of a layer once and refuse those that no model can be fitted to.

@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import DTypeLike
 
+from data_tools.elasticity_records import ElasticityLayout
 from data_tools.errors import InputError
 from data_tools.recording_schema import check_labels, encode_name
 
+_LARGEST_CHUNK = 2**20  # bytes; HDF5's default cache holds one chunk of this size
 FEATURE_TYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -40,6 +42,8 @@ class RecordingLayout:
         The recorded layer that feeds it, if any.
     scalars
         Names of the numbers recorded with every record.
+    elasticity
+        What is measured directly, if anything.
     n_classes
         K, found from the labels and the width of the logits.
     classifier_dtype
@@ -58,6 +62,7 @@ class RecordingLayout:
     classifier_width: int | None = None
     classifier_layer: str | None = None
     scalars: Sequence[str] = ()
+    elasticity: ElasticityLayout | None = None
     n_classes: int = field(init=False)
     classifier_dtype: np.dtype[Any] = field(init=False)
 
@@ -82,3 +87,33 @@ class RecordingLayout:
                 f"the classifier takes {self.classifier_width} inputs but layer {self.classifier_layer} has "
                 f"{self.layers[self.classifier_layer].width} features; name the layer that feeds it"
             )
+        if self.elasticity is not None:
+            self._check_elasticity(self.elasticity)
+
+    def _check_elasticity(self, elasticity: ElasticityLayout) -> None:
+        strata = elasticity.settings.shares.size
+        if strata not in (1, self.n_classes):
+            raise InputError(f"elasticity has {strata} strata, expected 1 or {self.n_classes}, one for each class")
+        for layer, shapes in elasticity.shapes.items():
+            if layer not in self.layers:
+                raise InputError(f"elasticity of layer {layer!r}: recorded are only {', '.join(self.layers)}")
+            classes, width = self.n_classes, self.layers[layer].width
+            endings = {"kernel": (classes, classes), "similarity": (2,)}
+            for name, shape in shapes.items():
+                ending = endings.get(name.removesuffix("_given_labels"), (classes, width))
+                if shape[-len(ending) :] != ending:
+                    raise InputError(
+                        f"elasticity of layer {layer}: {name} has shape {shape}, expected it to end on {ending}"
+                    )
+
+
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of one record, split along samples, then features, to stay below the size of HDF5's cache."""
+    if not shape:
+        return (1024,)  # numbers: one chunk holds many records
+    chunk, room = [1], max(1, _LARGEST_CHUNK // itemsize)
+    for axis, length in enumerate(shape):
+        inner = int(np.prod(shape[axis + 1 :]))
+        chunk.append(max(1, min(length, room // inner)))
+        room = max(1, room // chunk[-1])
+    return tuple(chunk)

@@ -14,11 +14,33 @@ dataset                shape         type    meaning
 /classifier/bias       (T, K)        float   optional: its bias
 /scalars/<name>        (T,)          float64 optional: loss, learning rate, …
 /committed             ()            int64   how many records are complete; written after everything else
+/elasticity/<layer>/…                        optional: what was measured of it directly, see below
+/elasticity_committed  ()            int64   with it: how many measurements are complete
 ====================== ============= ======= ===================================================================
 
 The root attribute ``logits_layer`` names the layer that holds the logits, the attribute ``classifier_layer`` of
 ``/classifier`` the layer that feeds the classifier; both are optional. In dataset names ``/`` is written ``%2F`` and
 ``%`` is written ``%25``.
+
+Elasticity is measured at S steps of its own, in F strata with R repeats. F = K if the steps measured are stratified by
+the given class of the sample stepped on, as they are at batch size 1; else F = 1. ``/elasticity/<layer>`` has the
+attributes ``n_repeats`` and, where known, ``batch_size``, ``optimizer`` and ``momentum``, and these datasets:
+
+============ =============== ======= ============================================================================
+dataset      shape           type    meaning
+============ =============== ======= ============================================================================
+step         (S,)            int64   optimizer steps done at each measurement, strictly increasing
+lr           (S,)            float64 learning rate then; NaN where unknown
+shares       (F,)            float64 share of each stratum in training: their sum is 1
+onestep      (S, F, R, K, p) float   change of the mean features of each class in each real step
+tangent      (S, K, p)       float   optional: the mean change, linearised
+impact       (S, K, p)       float   optional: class-mean impacts
+kernel       (S, K, K)       float   optional: elasticity E_kl, first the class that moves, then that stepped on
+similarity   (S, 2)          float   optional: relative similarity within classes, and across
+============ =============== ======= ============================================================================
+
+There the classes that move are those of ``/labels``. Where ``/given_labels`` differ, ``onestep_given_labels`` and so on
+hold the same with classes by these.
 """
 
 from collections.abc import Mapping, Sequence

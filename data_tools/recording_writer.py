@@ -8,7 +8,7 @@ opening then fails.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +19,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, DTypeLike
 
+from data_tools.elasticity_datasets import ElasticityDatasets
+from data_tools.elasticity_records import ElasticityLayout, ElasticitySettings, ElasticitySnapshot
 from data_tools.errors import InputError
 from data_tools.new_file import move_into_place, refuse_existing, temporary_beside, written_whole
-from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout
+from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout, chunk_shape
 from data_tools.recording_schema import (
     FORMAT,
     VERSION,
@@ -32,7 +34,6 @@ from data_tools.recording_schema import (
     encode_name,
 )
 
-_LARGEST_CHUNK = 2**20  # bytes; HDF5's default cache holds one chunk of this size
 _SPACE_KEPT_FREE = 16 * 2**20  # bytes
 
 
@@ -111,9 +112,13 @@ class RecordingWriter:
             self._add(f"scalars/{encode_name(name)}", (), np.float64)
         self._committed = file.create_dataset("committed", data=np.int64(0))
         self._record_bytes = sum(d.dtype.itemsize * int(np.prod(d.shape[1:])) for d in self._growing.values())
+        self._elasticity: ElasticityDatasets | None = None
+        if layout.elasticity is not None:
+            types = {name: np.dtype(layer.dtype) for name, layer in layout.layers.items()}
+            self._elasticity = ElasticityDatasets(file, layout.elasticity, types)
 
     def _add(self, where: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        chunks = _chunk_shape(shape, np.dtype(dtype).itemsize)
+        chunks = chunk_shape(shape, np.dtype(dtype).itemsize)
         self._growing[where] = self._file.create_dataset(
             where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunks
         )
@@ -151,8 +156,7 @@ class RecordingWriter:
             If something is missing or has another shape than the layout says, the step does not increase, the disk is
             full, or the process was forked after the file was opened.
         """
-        if os.getpid() != self._process:
-            raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
+        self._check_process()
         if self._last_step is not None:
             check_steps(np.asarray([self._last_step, step]), f"{self.path}:/step")
         values: dict[str, Any] = {"step": step, "time": float(step if time is None else time)}
@@ -169,7 +173,7 @@ class RecordingWriter:
                 raise InputError(
                     f"{self.path}: /{where} has shape {np.shape(value)} at step {step}, expected {expected} as before"
                 )
-        self._check_space()
+        self._check_space(self._record_bytes)
         for where, value in values.items():
             dataset = self._growing[where]
             dataset.resize(self.n_records + 1, axis=0)
@@ -179,15 +183,44 @@ class RecordingWriter:
         if commit:
             self.commit()
 
+    def append_elasticity(self, snapshot: ElasticitySnapshot, *, commit: bool = True) -> None:
+        """Add what was measured of elasticity, at a step of its own.
+
+        Parameters
+        ----------
+        snapshot
+            The measurement.
+        commit
+            Flush at once. Otherwise it is safe only after the next `commit`.
+
+        Raises
+        ------
+        InputError
+            As `append`; or the layout says that nothing is measured.
+        """
+        self._check_process()
+        if self._elasticity is None:
+            raise InputError(f"{self.path}: was made without elasticity; give RecordingLayout(…, elasticity=…)")
+        self._check_space(self._elasticity.snapshot_bytes)
+        self._elasticity.append(snapshot, str(self.path))
+        if commit:
+            self.commit()
+
     def commit(self) -> None:
-        """Make all records so far safe: flush them, then the counter that says how many there are."""
+        """Make all records so far safe: flush them, then the counters that say how many there are."""
         self._file.flush()
         self._committed[()] = self.n_records
+        if self._elasticity is not None:
+            self._elasticity.commit()
         self._file.flush()
 
-    def _check_space(self) -> None:
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
+
+    def _check_space(self, n_bytes: int) -> None:
         # HDF5 crashes the interpreter when a write fails for want of space, so it must not come to that.
-        needed = 2 * self._record_bytes + _SPACE_KEPT_FREE
+        needed = 2 * n_bytes + _SPACE_KEPT_FREE
         if shutil.disk_usage(self.path.parent).free < needed:
             raise InputError(
                 f"{self.path}: the disk is full after {self.n_records} records, which are safe; make room, record less "
@@ -221,6 +254,7 @@ def write_recording(
     classifier: tuple[Any, Any] | tuple[Any, Any, str] | None = None,
     scalars: Mapping[str, ArrayLike] | None = None,
     time: ArrayLike | None = None,
+    elasticity: tuple[ElasticitySettings, Sequence[ElasticitySnapshot]] | None = None,
     provenance: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> Path:
@@ -246,6 +280,8 @@ def write_recording(
         Numbers by name, each (T,).
     time
         (T,) the steps as a time; by default the steps themselves.
+    elasticity
+        What was measured of it directly, if anything: the settings, and at least one measurement.
     provenance
         Text and numbers to keep with the recording.
     force
@@ -270,6 +306,8 @@ def write_recording(
     layers = {name: _layer_layout(name, array, steps_array.size, labels_array.size) for name, array in features.items()}
     numbers = {name: _per_record(values, f"scalars {name}", steps_array) for name, values in (scalars or {}).items()}
     times = steps_array.astype(np.float64) if time is None else _per_record(time, "time", steps_array)
+    if elasticity is not None and not elasticity[1]:
+        raise InputError("elasticity holds no measurement; give at least one, or elasticity=None")
     weight, bias = (None, None) if classifier is None else classifier[:2]
     layout = RecordingLayout(
         labels_array,
@@ -279,6 +317,7 @@ def write_recording(
         classifier_width=None if weight is None else _classifier_width(weight, bias, steps_array.size),
         classifier_layer=classifier[2] if classifier is not None and len(classifier) == 3 else None,
         scalars=tuple(numbers),
+        elasticity=None if elasticity is None else ElasticityLayout.of(elasticity[0], elasticity[1][0]),
     )
     with (
         written_whole(path, force) as temporary,
@@ -293,19 +332,9 @@ def write_recording(
                 scalars={name: float(values[record]) for name, values in numbers.items()},
                 commit=False,
             )
+        for snapshot in () if elasticity is None else elasticity[1]:
+            writer.append_elasticity(snapshot, commit=False)
     return path
-
-
-def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunks of one record, split along samples, then features, to stay below the size of HDF5's cache."""
-    if not shape:
-        return (1024,)  # numbers: one chunk holds many records
-    chunk, room = [1], max(1, _LARGEST_CHUNK // itemsize)
-    for axis, length in enumerate(shape):
-        inner = int(np.prod(shape[axis + 1 :]))
-        chunk.append(max(1, min(length, room // inner)))
-        room = max(1, room // chunk[-1])
-    return tuple(chunk)
 
 
 def _layer_layout(name: str, array: Any, n_records: int, n_samples: int) -> LayerLayout:

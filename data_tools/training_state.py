@@ -32,6 +32,30 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Put the states of the random generators of Python, NumPy and PyTorch back afterwards."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the legacy global generator is what augmentations use
+    cuda_devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=list(cuda_devices)):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def eager_in_full_precision(model: nn.Module) -> Iterator[None]:
+    """Compute without automatic mixed precision and without compilation."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device_of(model).type, enabled=False))
+        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluate a network in the midst of its training.
 
@@ -46,15 +70,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - the legacy global generator is what augmentations use
-    with ExitStack() as stack:
-        cuda_devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-        stack.enter_context(torch.random.fork_rng(devices=list(cuda_devices)))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast(device_of(model).type, enabled=False))
-        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled, and importing it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    with random_states_kept(), torch.no_grad(), eager_in_full_precision(model):
         try:
             model.eval()
             yield
@@ -65,8 +81,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 # Copying marks a buffer as changed, which autograd may mind, so only where it is needed.
                 if name in buffers and not torch.equal(buffer, buffers[name]):
                     buffer.copy_(buffers[name])
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -47,6 +47,12 @@ def record(
     validation_per_class: Annotated[int, typer.Option(min=1, help="Clean images of each class kept apart.")] = 100,
     n_classes: Annotated[int | None, typer.Option(min=2, help="Use the first classes only.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the binary version of CIFAR-10 is.")] = None,
+    measure_elasticity_every: Annotated[
+        int | None, typer.Option(min=1, help="Measure elasticity on the live network every so many steps.")
+    ] = None,
+    elasticity_repeats: Annotated[
+        int, typer.Option(min=1, help="Steps tried at each such measurement; of each class if the batch size is 1.")
+    ] = 10,
     seed: SeedOption = 0,
     json: JsonOption = None,
     force: ForceOption = False,
@@ -73,6 +79,8 @@ def record(
         batch_size=batch_size,
         lr=lr,
         momentum=momentum,
+        measure_elasticity_every=measure_elasticity_every,
+        elasticity_repeats=elasticity_repeats,
         seed=seed,
         train_per_class=train_per_class,
         probe_per_class=probe_per_class,
