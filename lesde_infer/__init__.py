@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.inference import ConvergenceError, fit
+    from lesde_infer.moments import Moments, estimate_moments
     from lesde_infer.predictive import Check, PredictionError, check
     from lesde_infer.report import ReportEntry, write_report
     from lesde_infer.simulation import simulate
@@ -21,12 +22,14 @@ __all__ = [
     "ConvergenceError",
     "Fit",
     "InputError",
+    "Moments",
     "PredictionError",
     "ReportEntry",
     "Statistics",
     "__version__",
     "check",
     "compute_statistics",
+    "estimate_moments",
     "fit",
     "load",
     "simulate",
@@ -40,11 +43,13 @@ _HOMES = {
     "ConvergenceError": "lesde_infer.inference",
     "Fit": "lesde_infer.fit_result",
     "InputError": "data_tools.errors",
+    "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
     "ReportEntry": "lesde_infer.report",
     "Statistics": "lesde_infer.statistics",
     "check": "lesde_infer.predictive",
     "compute_statistics": "lesde_infer.statistics",
+    "estimate_moments": "lesde_infer.moments",
     "fit": "lesde_infer.inference",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",

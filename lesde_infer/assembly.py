@@ -1,7 +1,7 @@
 """From statistics to what is sampled: groups of strata that depend on one another, and those that do not.
 
-Under I and R the four strata are four independent models of one shape; under L contrasts and mean are one model of two
-strata, and the measured growth and variance one each. Models of one shape share one compiled program.
+Under I and R the strata are independent models of one shape; under L contrasts, with all their dimensions, and mean are
+one model of two strata, and the measured growth and variance one each. Models of one shape share one compiled program.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,20 @@ import numpy as np
 from jaxtyping import Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import curve_design, early_time
+from lesde_infer.curves import Curve, curve_design, early_time
+from lesde_infer.impacts import Elasticity
+from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed
 from lesde_infer.model import StrataData
-from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, rate_scale
+from lesde_infer.pattern_assembly import pattern_data
+from lesde_infer.pattern_model import PatternData, PatternVariant
+from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, no_rate_scale, rate_scale
+from lesde_infer.sampling import Variant
 from lesde_infer.statistics import Statistics, StratumStatistics
+from lesde_infer.strata_variant import StrataVariant
 
-Stratum = Literal["contrast", "shared", "growth", "individual"]
-STRATA: tuple[Stratum, ...] = ("contrast", "shared", "growth", "individual")
-MIXED_LENGTH_RATIO = 3.0  # intervals this unequal tell the scaling of noise with length apart from its change in time
+Stratum = Literal["contrast", "class_noise", "shared", "growth", "individual"]
+STRATA: tuple[Stratum, ...] = ("contrast", "class_noise", "shared", "growth", "individual")
+COUPLED: tuple[Stratum, ...] = ("contrast", "shared")  # under L
 
 
 @dataclass(frozen=True)
@@ -30,18 +36,18 @@ class Submodel:
     ----------
     strata : tuple of str
         Their names.
-    data : StrataData
+    data : StrataData or PatternData
         Their data.
-    coupled : bool
-        Whether they are contrasts and mean under L.
+    variant : Variant
+        What is compiled for them.
     """
 
     strata: tuple[Stratum, ...]
-    data: StrataData
-    coupled: bool
+    data: StrataData | PatternData
+    variant: Variant
 
 
-def locate(submodels: Sequence[Submodel], stratum: Stratum) -> tuple[StrataData, int]:
+def locate(submodels: Sequence[Submodel], stratum: Stratum) -> tuple[StrataData | PatternData, int]:
     """Return the data of the submodel that holds a stratum, and the stratum's place in it."""
     for submodel in submodels:
         if stratum in submodel.strata:
@@ -55,6 +61,7 @@ class _StratumArrays:
 
     direction_square: Float[np.ndarray, "time component"]
     direction_increment: Float[np.ndarray, "time component"]
+    increment: Float[np.ndarray, " time"] | None
     increment_square: Float[np.ndarray, " time"]
     feedback: Float[np.ndarray, "time component"]
     dimension: int
@@ -66,27 +73,38 @@ class _StratumArrays:
     scale: StratumScale
 
 
-def has_mixed_intervals(statistics: Statistics) -> bool:
-    """Whether short and long intervals alternate, as they do in a recording in bursts."""
-    short, long = np.quantile(statistics.n_steps, [0.1, 0.9])
-    return bool(long >= MIXED_LENGTH_RATIO * short)
-
-
-def assemble(statistics: Statistics) -> list[Submodel]:
+def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "homogeneous") -> list[Submodel]:
     """Return the submodels that together are the LE-SDE of a run."""
+    mixed = has_mixed_intervals(statistics)
+    contrasts: dict[Stratum, _StratumArrays]
+    if elasticity == "matrix":
+        contrasts = {}
+    elif statistics.impact == "L":
+        contrasts = {"contrast": _class_means(statistics.contrast, statistics.lengths, statistics.n_classes)}
+    else:
+        contrasts = dict(zip(("contrast", "class_noise"), _along_and_across(statistics), strict=True))
     strata: dict[Stratum, _StratumArrays] = {
-        "contrast": _class_means(statistics.contrast, statistics.lengths, statistics.n_classes),
+        **contrasts,
         "shared": _class_means(statistics.shared, statistics.lengths, 1),
         "growth": _growth(statistics),
         "individual": _individual(statistics),
     }
     n_components = max(stratum.feedback.shape[1] for stratum in strata.values())
-    coupled: tuple[Stratum, ...] = STRATA[:2] if statistics.impact == "L" else ()
-    groups = ([coupled] if coupled else []) + [(name,) for name in STRATA if name not in coupled]
-    return [
-        Submodel(names, _strata_data(statistics, [strata[name] for name in names], n_components), names == coupled)
+    coupled = COUPLED if statistics.impact == "L" and contrasts else ()
+    groups = ([coupled] if coupled else []) + [(name,) for name in strata if name not in coupled]
+    submodels = [
+        Submodel(
+            names,
+            _strata_data(statistics, [strata[name] for name in names], n_components),
+            StrataVariant(curve, names == coupled, mixed),
+        )
         for names in groups
     ]
+    if elasticity == "matrix":
+        submodels.insert(
+            0, Submodel(("contrast",), pattern_data(statistics, mixed=mixed), PatternVariant(curve, mixed))
+        )
+    return submodels
 
 
 def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], divisor: int) -> _StratumArrays:
@@ -99,6 +117,7 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
     return _StratumArrays(
         direction_square=stratum.direction_square,
         direction_increment=stratum.direction_increment,
+        increment=None,
         increment_square=stratum.increment_square,
         feedback=stratum.feedback,
         dimension=stratum.dimension,
@@ -111,6 +130,56 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
     )
 
 
+def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumArrays]:
+    """Split contrasts into their component along the impact and those across it.
+
+    Along the unit vector û of u = Σⱼ uⱼ, the uⱼ being orthogonal, the increment is Σⱼ⟨uⱼ, Δ⟩/|u| and that which
+    coefficients cⱼ predict Σⱼ cⱼ|uⱼ|²/|u|. Across it |Δ|² less the first squared remains; what unequal cⱼ (unequal
+    feedback) move across it is left to the noise. The scale of noise along the impact is given in units of that across
+    it, smoothed over neighbours: the interval's own would say that intervals which happened to be quiet are sure of γ.
+    """
+    stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
+    length = np.sqrt(np.maximum(stratum.direction_square.sum(axis=1), TINY))
+    increment = stratum.direction_increment.sum(axis=1) / length
+    # One contrast of one feature has nothing across; its noise is then that along.
+    across = np.maximum(stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0), TINY)
+    dimension = max(stratum.dimension - 1, 1)
+    log_noise = smoothed(0.5 * np.log(across / dimension), statistics.n_steps)
+    unit = n_classes / lengths / length
+    ones = np.ones_like(lengths)
+    along = _StratumArrays(
+        direction_square=stratum.direction_square / length[:, None],
+        direction_increment=np.zeros_like(stratum.direction_square),
+        increment=increment,
+        increment_square=increment**2,
+        feedback=stratum.feedback,
+        dimension=1,
+        exposure=lengths / n_classes,
+        log_length=log_noise,
+        error=np.zeros_like(lengths),
+        is_rate=True,
+        relaxes=True,
+        scale=rate_scale(unit * increment, unit * np.exp(log_noise), ones).relative(),
+    )
+    noise = np.sqrt(across / dimension / lengths)
+    none = np.zeros((len(lengths), 1))
+    rest = _StratumArrays(
+        direction_square=none,
+        direction_increment=none,
+        increment=None,
+        increment_square=across,
+        feedback=none,
+        dimension=dimension,
+        exposure=np.zeros_like(lengths),
+        log_length=0.5 * np.log(lengths),
+        error=np.zeros_like(lengths),
+        is_rate=True,
+        relaxes=False,
+        scale=no_rate_scale(noise),
+    )
+    return along, rest
+
+
 def _measured(
     values: Float[np.ndarray, " time"],
     error: Float[np.ndarray, " time"] | float,
@@ -121,7 +190,8 @@ def _measured(
     ones = np.ones_like(values)
     return _StratumArrays(
         direction_square=ones[:, None],
-        direction_increment=values[:, None],
+        direction_increment=0.0 * ones[:, None],
+        increment=values,
         increment_square=values**2,
         feedback=np.zeros((len(values), 1)),
         dimension=1,
@@ -153,10 +223,14 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
 
     duration = float(statistics.times[-1] - statistics.times[0])
     elapsed = statistics.midpoints - statistics.times[0]
+    mixed = has_mixed_intervals(statistics)
+    none = np.zeros_like(elapsed)
     return StrataData(
         direction_square=jnp.stack([pad(s.direction_square) for s in strata]),
         direction_increment=jnp.stack([pad(s.direction_increment) for s in strata]),
+        increment=jnp.stack([none if s.increment is None else s.increment for s in strata]),
         increment_square=jnp.stack([s.increment_square for s in strata]),
+        is_number=jnp.asarray([s.increment is not None for s in strata], float),
         feedback=jnp.stack([pad(s.feedback) for s in strata]),
         dimension=jnp.asarray([s.dimension for s in strata], float),
         exposure=jnp.stack([s.exposure for s in strata]),
@@ -165,9 +239,10 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         reference=jnp.asarray([s.scale.reference for s in strata]),
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),
-        prior=curve_prior([s.scale for s in strata]),
+        prior=curve_prior([s.scale for s in strata], mixed=mixed),
         design=curve_design(elapsed, duration, early_time(elapsed, duration)),
         lengths=jnp.asarray(statistics.lengths),
         n_steps=jnp.asarray(statistics.n_steps, float),
+        relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),
         n_classes=jnp.asarray(statistics.n_classes, float),
     )

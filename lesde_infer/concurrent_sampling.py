@@ -13,9 +13,7 @@ from threading import Event, Lock
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel
-from lesde_infer.curves import Curve
-from lesde_infer.sampling import Chains, Position, SampleRun, Variant, find_mode, iterations
-from lesde_infer.whitening import WhiteningPoint
+from lesde_infer.sampling import Chains, Points, Position, SampleRun, Variant, find_mode, iterations
 
 FitProgress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
@@ -31,18 +29,13 @@ class ConcurrentSampler:
     ----------
     submodels : sequence of Submodel
         What is sampled.
-    curve, mixed
-        As in `lesde_infer.model.strata_model`.
     seed, n_chains : int
         Seed, and chains of each submodel.
     """
 
-    def __init__(self, submodels: Sequence[Submodel], *, curve: Curve, mixed: bool, seed: int, n_chains: int) -> None:
+    def __init__(self, submodels: Sequence[Submodel], *, seed: int, n_chains: int) -> None:
         keys = jax.random.split(jax.random.key(seed), len(submodels))
-        self._samplers = [
-            _Sampler(submodel, Variant(curve, submodel.coupled, mixed), key, n_chains)
-            for submodel, key in zip(submodels, keys, strict=True)
-        ]
+        self._samplers = [_Sampler(submodel, key, n_chains) for submodel, key in zip(submodels, keys, strict=True)]
 
     def run_until(self, n_draws: int, progress: FitProgress | None = None) -> None:
         """Sample until each chain has ``n_draws`` draws after its warm-up."""
@@ -70,8 +63,8 @@ class ConcurrentSampler:
 class _Sampler:
     """Chains of one submodel, begun when they are first run."""
 
-    def __init__(self, submodel: Submodel, variant: Variant, key: jax.Array, n_chains: int) -> None:
-        self._data, self._variant, self._key, self._n_chains = submodel.data, variant, key, n_chains
+    def __init__(self, submodel: Submodel, key: jax.Array, n_chains: int) -> None:
+        self._data, self._variant, self._key, self._n_chains = submodel.data, submodel.variant, key, n_chains
         self._n_warmup, self._acceptance = WARMUP, ACCEPTANCE
         self._chains: Chains | None = None
 
@@ -86,7 +79,7 @@ class _Sampler:
         return self._chains is not None and self._chains.has_diverged
 
     @cached_property
-    def _mode(self) -> tuple[Position, WhiteningPoint]:
+    def _mode(self) -> tuple[Position, Points]:
         """Where chains start and the whitening there, for careful chains the same."""
         return find_mode(self._variant, self._data)
 

@@ -5,7 +5,8 @@ With D_k the drift of the mean m_k of class k (`lesde_infer.integrators`), sampl
     dx_i = D_g dt + κ (x_i − m_g) dt + σ_g dB + σ_c (dB_g − mean_k dB_k) + σ_i (dW_i − class mean of dW).
 
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
-contrasts between class means, the third only deviations from them. In each interval between two records a
+contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
+contrasts of the drift has a scale of its own, apart from noise across them. In each interval between two records a
 stratum's increment is multivariate Student-t: all its components share one factor √(ν/χ²_ν).
 """
 
@@ -24,13 +25,16 @@ from lesde_infer.interval_rates import IntervalRates
 WORKING_BYTES = 256 * 2**20
 # Arrays as large as the features or the logits of one record that a draw needs at the same time.
 WORKING_COPIES = 8
+# Of the size of class means and their drift: a contrast of drifts below it has no direction but that of rounding.
+NO_DRIFT = 1e-10
 
 
 class _DrawRates(NamedTuple):
-    """Rates γ, g, κ and noise of the three strata, Student-t factors included, of one draw or of a batch of them."""
+    """Rates γ, g, κ, noise (Student-t factors included) and pattern of elasticity, of one draw or a batch of them."""
 
     drift: Float[Array, "*draw rate interval"]
     sd: Float[Array, "*draw stratum interval"]
+    pattern: Float[Array, "*draw interval class_ class_"] | None
 
 
 def simulate_records(
@@ -131,10 +135,12 @@ def simulate_records(
 def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int) -> _DrawRates:
     """Collect what a batch of draws needs, and draw the Student-t factors of its noise."""
     drift = [rates.gamma, rates.global_rate, rates.kappa]
-    sd = np.stack([rates.global_sd, rates.class_sd, rates.individual_sd], axis=1)[draws]
-    dof = np.stack([rates.global_dof, rates.class_dof, rates.individual_dof], axis=1)[draws]
+    names = ("global", "class", "impact", "individual")
+    sd = np.stack([getattr(rates, f"{name}_sd") for name in names], axis=1)[draws]
+    dof = np.stack([getattr(rates, f"{name}_dof") for name in names], axis=1)[draws]
     scales = sd * _student_factors(seed, draws, dof, rates.n_intervals)
-    return _DrawRates(jnp.asarray(np.stack(drift, axis=1)[draws]), jnp.asarray(scales))
+    pattern = None if rates.pattern is None else jnp.asarray(rates.pattern[draws])
+    return _DrawRates(jnp.asarray(np.stack(drift, axis=1)[draws]), jnp.asarray(scales), pattern)
 
 
 def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
@@ -196,10 +202,11 @@ def _run_draw(
         means, deviations = state
         gamma, global_rate, kappa = rates.drift[:, interval]
         length = lengths[interval]
+        pattern = None if rates.pattern is None else rates.pattern[interval]
         if impact == "I":
-            moved = isotropic_means(means, gamma, global_rate, length)
+            moved = isotropic_means(means, gamma, global_rate, length, pattern)
         elif impact == "L":
-            moved = simplex_means(means, gamma, global_rate, length)
+            moved = simplex_means(means, gamma, global_rate, length, pattern)
         else:
             readout = jax.tree.map(lambda part: part[interval], readouts)
             moved = residual_means(
@@ -212,12 +219,16 @@ def _run_draw(
                 readout=readout,
                 classes=classes,
                 substeps=substeps,
+                pattern=pattern,
             )
         stretched = growth(kappa * length) * deviations
         if not noise:
             return moved, stretched
         interval_key = jax.random.fold_in(key, interval)
-        class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], classes, first.shape[1])
+        # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as they are where none moves.
+        is_split = impact != "L" and pattern is None
+        drift = moved - means if is_split else jnp.zeros_like(means)
+        class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
         return moved + class_noise, stretched + individual_noise
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
@@ -251,15 +262,28 @@ def _student_factors(
 
 
 def _stratified_noise(
-    key: PRNGKeyArray, scales: Float[Array, "stratum"], classes: Classes, n_features: int
+    key: PRNGKeyArray,
+    scales: Float[Array, "stratum"],
+    means: Float[Array, "class_ feature"],
+    drift: Float[Array, "class_ feature"],
+    classes: Classes,
 ) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
-    """Draw one interval's noise of the class means (global and class strata) and of the deviations."""
+    """Draw one interval's noise of the class means (global and class strata) and of the deviations.
+
+    Contrasts have a scale of their own along the contrast of the interval's drift, if there is any but rounding.
+    """
     n_samples, n_classes = classes.averages.shape
-    normal = jax.random.normal(key, (n_features, 1 + n_classes + n_samples))  # one call, for its time to compile
+    normal = jax.random.normal(key, (means.shape[1], 1 + n_classes + n_samples))  # one call, for its time to compile
     common, by_class, individual = normal[:, 0], normal[:, 1 : 1 + n_classes].T, normal[:, 1 + n_classes :]
     contrasts = by_class - by_class.mean(axis=0)
+    direction = drift - drift.mean(axis=0)
+    square = jnp.sum(direction**2)
+    has_direction = square > (NO_DRIFT * (jnp.linalg.norm(means) + jnp.linalg.norm(drift))) ** 2
+    along = direction * jnp.sum(contrasts * direction) / jnp.where(has_direction, square, 1.0)
+    along = jnp.where(has_direction, along - along.mean(axis=0), 0.0)
     deviations = individual - (individual @ classes.averages)[:, classes.groups]
-    return scales[0] * common + scales[1] * contrasts, scales[2] * deviations
+    class_noise = scales[1] * contrasts + (scales[2] - scales[1]) * along
+    return scales[0] * common + class_noise, scales[3] * deviations
 
 
 def _classes(groups: Int[np.ndarray, "sample"], given_labels: Int[np.ndarray, "sample"], n_classes: int) -> Classes:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,13 +18,11 @@ from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
 from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
 from lesde_infer.flags import Flag, find_flags
-from lesde_infer.impacts import Impact
+from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
 from lesde_infer.verdict import Verdict, judge
-
-Elasticity = Literal["homogeneous", "matrix"]
 
 FORMAT, VERSION = "lesde-fit", 1
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
@@ -160,7 +158,9 @@ class Fit:
         diagnostics, verdict, settings = self.diagnostics(), self.verdict(), self.settings
         step = np.interp(self.posterior["time"].to_numpy(), self.times, self.steps)
         curves: dict[str, Any] = {"step": step.tolist()}
-        for name in ("gamma", "alpha", "beta", "kappa"):
+        for name in ("gamma", "gamma_kernel", "alpha", "beta", "kappa"):
+            if name not in self.posterior:
+                continue
             curves[name] = {
                 label: self.posterior[name].quantile(q, ["chain", "draw"]).to_numpy().tolist()
                 for label, q in QUANTILES.items()

@@ -38,6 +38,7 @@ from lesde_infer._jax import jnp
 
 Rate = TypeVar("Rate", np.ndarray, Array)
 Impact = Literal["I", "L", "R"]
+Elasticity = Literal["homogeneous", "matrix"]
 IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 
 # Growth by e^50 over one interval explains nothing a record could hold; the clip keeps gradients finite.
@@ -59,12 +60,21 @@ class IntervalDirections:
         Directions of the mean over classes; they are orthogonal.
     shared_feedback : array, shape (component,)
         As `contrast_feedback`, for the mean over classes.
+    axes : array, shape (axis, feature)
+        Orthonormal axes that span the impacts hₗ.
+    coordinates : array, shape (class, axis)
+        Coordinates of each class' impact along the axes.
+    axis_feedback : array, shape (axis,)
+        λ along each axis; 0 for L, whose feedback is not along axes.
     """
 
     contrast: Float[np.ndarray, "component class_ feature"]
     contrast_feedback: Float[np.ndarray, " component"]
     shared: Float[np.ndarray, "component feature"]
     shared_feedback: Float[np.ndarray, " component"]
+    axes: Float[np.ndarray, "axis feature"]
+    coordinates: Float[np.ndarray, "class_ axis"]
+    axis_feedback: Float[np.ndarray, " axis"]
 
 
 def simplex_directions(n_classes: int) -> Float[np.ndarray, "class_ class_"]:
@@ -80,7 +90,16 @@ def isotropic_directions(class_means: Float[np.ndarray, "class_ feature"]) -> In
     each, and e^{aΔ} − 1 = aΔ φ₁(aΔ) is the coefficient with λ = −1.
     """
     mean = class_means.mean(axis=0)
-    return IntervalDirections((class_means - mean)[None], -np.ones(1), mean[None], -np.ones(1))
+    axes = np.linalg.svd(class_means, full_matrices=False)[2]
+    return IntervalDirections(
+        contrast=(class_means - mean)[None],
+        contrast_feedback=-np.ones(1),
+        shared=mean[None],
+        shared_feedback=-np.ones(1),
+        axes=axes,
+        coordinates=class_means @ axes.T,
+        axis_feedback=-np.ones(len(axes)),
+    )
 
 
 def logits_directions(class_means: Float[np.ndarray, "class_ class_"]) -> IntervalDirections:
@@ -100,7 +119,15 @@ def logits_directions(class_means: Float[np.ndarray, "class_ class_"]) -> Interv
     common = amplitudes.mean()
     individual = (amplitudes - common)[:, None] * directions
     mean = individual.mean(axis=0)
-    return IntervalDirections(np.stack([common * directions, individual - mean]), np.zeros(2), mean[None], np.zeros(1))
+    return IntervalDirections(
+        contrast=np.stack([common * directions, individual - mean]),
+        contrast_feedback=np.zeros(2),
+        shared=mean[None],
+        shared_feedback=np.zeros(1),
+        axes=np.eye(len(class_means)),
+        coordinates=amplitudes[:, None] * directions,
+        axis_feedback=np.zeros(len(class_means)),
+    )
 
 
 def residual_directions(
@@ -141,7 +168,7 @@ def residual_directions(
     mean = coordinates.mean(axis=0)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     contrast = np.einsum("kj,fj->jkf", coordinates - mean, axes)
-    return IntervalDirections(contrast, eigenvalues, (axes * mean).T, eigenvalues)
+    return IntervalDirections(contrast, eigenvalues, (axes * mean).T, eigenvalues, axes.T, coordinates, eigenvalues)
 
 
 def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:

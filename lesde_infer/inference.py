@@ -15,12 +15,14 @@ import xarray as xr
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer._jax import jax
-from lesde_infer.assembly import Stratum, Submodel, assemble, has_mixed_intervals, locate
+from lesde_infer.assembly import Stratum, Submodel, assemble, locate
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve, prior_width
-from lesde_infer.fit_result import FORMAT, VERSION, Elasticity, Fit, Settings
+from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
-from lesde_infer.impacts import Impact
+from lesde_infer.impacts import Elasticity, Impact
+from lesde_infer.interval_lengths import has_mixed_intervals
+from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.sampling import SampleRun
@@ -30,6 +32,7 @@ from lesde_infer.statistics import Statistics, compute_statistics
 DRAWS, CHAINS = 750, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
 SEPARATION_DRAWS = 200
+MOST_MATRIX_CLASSES = 20
 
 
 class ConvergenceError(RuntimeError):
@@ -61,8 +64,9 @@ def fit(
         Layer whose features are modelled; the logits by default.
     impact : {"R", "L", "I"}
         What drives the features (`lesde_infer.impacts`).
-    elasticity : {"homogeneous"}
-        α on the diagonal of the impact matrix and β off it.
+    elasticity : {"homogeneous", "matrix"}
+        α on the diagonal of the impact matrix and β off it, or a full matrix (`lesde_infer.pattern_model`), for up to
+        20 classes.
     curve : {"gp", "power", "constant"}
         How rates and noise change in time (`lesde_infer.curves`).
     group : {"labels", "given_labels"}
@@ -88,14 +92,14 @@ def fit(
     ConvergenceError
         If the posterior misses its limits even with four times the draws (`lesde_infer.diagnostics`).
     """
-    _check_choices(impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping))
-    if elasticity != "homogeneous":
-        raise InputError(f"elasticity '{elasticity}' is not available in this version; use --elasticity homogeneous")
+    _check_choices(
+        impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
+    )
     started = time.perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
         settings = Settings(_chosen_layer(recording, layer), impact, elasticity, curve, group, seed, until)
         statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
-        check_supports(statistics, curve, Path(path))
+        check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)
         result = _sample_until_converged(statistics, settings, n_chains, n_draws, progress)
@@ -139,8 +143,13 @@ def _chosen_layer(recording: Recording, layer: str | None) -> str:
     return layer
 
 
-def check_supports(statistics: Statistics, curve: Curve, path: Path) -> None:
+def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity: Elasticity = "homogeneous") -> None:
     """Raise InputError where a recording holds too little for what is asked of it."""
+    if elasticity == "matrix" and statistics.n_classes > MOST_MATRIX_CLASSES:
+        raise InputError(
+            f"{path}: {statistics.n_classes} classes make {statistics.n_classes**2} elasticities, more than a record "
+            f"tells; use --elasticity homogeneous (a matrix is for up to {MOST_MATRIX_CLASSES} classes)"
+        )
     n_intervals, needed = len(statistics.lengths), MINIMAL_INTERVALS[curve]
     if n_intervals < needed:
         raise InputError(
@@ -158,8 +167,9 @@ def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
     """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
-    submodels, mixed = assemble(statistics), has_mixed_intervals(statistics)
-    sampler = ConcurrentSampler(submodels, curve=settings.curve, mixed=mixed, seed=settings.seed, n_chains=n_chains)
+    submodels = assemble(statistics, settings.curve, settings.elasticity)
+    mixed = has_mixed_intervals(statistics)
+    sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
     sampler.run_until(n_draws, progress)
     result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
     for times in LONGER:
@@ -186,7 +196,10 @@ def _prior_widths(submodels: list[Submodel], curve: Curve) -> xr.Dataset:
     rates: tuple[Stratum, ...] = ("contrast", "shared")
     for name in rates:
         data, place = locate(submodels, name)
-        widths[LOCATIONS[name]] = ("time", np.asarray(prior_width(curve, data.prior, data.design)[place]))
+        width = np.asarray(prior_width(curve, data.prior, data.design)[place])
+        if isinstance(data, PatternData):
+            width = np.hypot(width, MEAN_SPREAD)
+        widths[LOCATIONS[name]] = ("time", width)
         references[f"{LOCATIONS[name]}_reference"] = float(data.reference[place])
     return xr.Dataset(widths, attrs=references)
 

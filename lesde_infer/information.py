@@ -12,52 +12,72 @@ out, which costs efficiency, not correctness: whitening is exact for any Λ.
 tests/lesde_infer/test_information.py compares with averages over simulated data.
 """
 
+from typing import Literal
+
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jax, jnp
 from lesde_infer.curves import Curve
-from lesde_infer.model import Parameters, StrataData, evaluate_curves, predict_intervals
+from lesde_infer.model import (
+    Parameters,
+    StrataData,
+    evaluate_curves,
+    interval_degrees,
+    one_step_location,
+    predict_intervals,
+)
 
 
 def curve_information(
     parameters: Parameters,
-    weights: Float[Array, "2*stratum weight"],
+    weights: Float[Array, "curve weight"],
     time_scale: Float[Array, ""],
     data: StrataData,
     *,
     curve: Curve,
     coupled: bool,
-) -> Float[Array, "2*stratum weight weight"]:
-    """Return Λ of each curve's weights: those of the location curves, then of the log noise scales."""
+) -> Float[Array, "curve weight weight"]:
+    """Return Λ of each curve's weights: location curves, log noise scales, and ψ where intervals are mixed."""
 
-    def curves(w: Float[Array, "2*stratum weight"]) -> Float[Array, "2*stratum time"]:
-        return jnp.concatenate(evaluate_curves(curve, w, time_scale, data))
+    def curves(w: Float[Array, "curve weight"]) -> Float[Array, "curve time"]:
+        return jnp.concatenate(evaluate_curves(curve, w, time_scale, data))[: len(weights)]
 
     # A curve depends on its own weights only: one direction moves the same weight of all curves at once.
     tangents = jnp.eye(weights.shape[1])[:, None, :] * jnp.ones_like(weights)
     jacobian = jax.vmap(lambda tangent: jax.jvp(curves, (weights,), (tangent,))[1])(tangents)
     information = jnp.concatenate(
-        [_location_information(parameters, data, coupled), _scale_information(parameters, data, coupled)]
-    )
+        [
+            _mean_information("seen", parameters, data, coupled),
+            _scale_information(parameters, data, coupled),
+            _mean_information("attenuation", parameters, data, coupled),
+        ]
+    )[: len(weights)]
     return jnp.einsum("ict,ct,jct->cij", jacobian, information, jacobian)
 
 
-def _location_information(parameters: Parameters, data: StrataData, coupled: bool) -> Float[Array, "stratum time"]:
-    """Information of each interval in each location curve there."""
+def _mean_information(
+    name: Literal["seen", "attenuation"], parameters: Parameters, data: StrataData, coupled: bool
+) -> Float[Array, "stratum time"]:
+    """Information of each interval in a curve that moves the mean: each location curve as sampled, or each ψ."""
     prediction = predict_intervals(parameters, data, coupled=coupled)
-    nu, d = parameters.degrees, data.dimension
-    weight = ((nu + d) / (nu + d + 2.0))[:, None] * jnp.exp(-2.0 * prediction.log_noise)
+    nu, d = interval_degrees(parameters.degrees, data.relative_length), data.dimension[:, None]
+    weight = (nu + d) / (nu + d + 2.0) * jnp.exp(-2.0 * prediction.log_noise)
+    attenuation = parameters.attenuation
+    seen = one_step_location(parameters.location, -attenuation, data)
+    at = {"seen": seen, "attenuation": attenuation}
 
-    def one(location_index: Array) -> Float[Array, " time"]:
-        tangent = jnp.zeros_like(parameters.location).at[location_index].set(1.0)
-        sensitivity = jax.jvp(
-            lambda location: (
-                predict_intervals(parameters._replace(location=location), data, coupled=coupled).coefficients
-            ),
-            (parameters.location,),
-            (tangent,),
-        )[1]
-        return (weight * (sensitivity**2 * data.direction_square).sum(axis=-1)).sum(axis=0)
+    def coefficients(values: Float[Array, "stratum time"]) -> Float[Array, "stratum time component"]:
+        moved = {**at, name: values}
+        location = one_step_location(moved["seen"], moved["attenuation"], data)
+        changed = parameters._replace(location=location, attenuation=moved["attenuation"])
+        return predict_intervals(changed, data, coupled=coupled).coefficients
+
+    def one(index: Array) -> Float[Array, " time"]:
+        direction = jnp.zeros_like(seen).at[index].set(1.0)
+        sensitivity = jax.jvp(coefficients, (at[name],), (direction,))[1]
+        of_number = (sensitivity * data.direction_square).sum(axis=-1) ** 2
+        of_vector = (sensitivity**2 * data.direction_square).sum(axis=-1)
+        return (weight * jnp.where(data.is_number[:, None] > 0, of_number, of_vector)).sum(axis=0)
 
     return jax.vmap(one)(jnp.arange(len(data.reference)))
 
@@ -68,6 +88,6 @@ def _scale_information(parameters: Parameters, data: StrataData, coupled: bool) 
     def log_noise(log_scale: Float[Array, "stratum time"]) -> Float[Array, "stratum time"]:
         return predict_intervals(parameters._replace(log_scale=log_scale), data, coupled=coupled).log_noise
 
-    nu, d = parameters.degrees, data.dimension
+    nu, d = interval_degrees(parameters.degrees, data.relative_length), data.dimension[:, None]
     dilution = jax.jvp(log_noise, (parameters.log_scale,), (jnp.ones_like(parameters.log_scale),))[1]
-    return (2.0 * d * nu / (nu + d + 2.0))[:, None] * dilution**2
+    return 2.0 * d * nu / (nu + d + 2.0) * dilution**2

@@ -5,7 +5,9 @@ With homogeneous elasticity (α on the diagonal of E, β off it) and balanced sa
     D_k = (1/K) Σ_l E_kl h_l = g h̄ + (γ/K) (h_k − h̄),     γ = α − β,   g = (α + (K−1) β)/K,
 
 so the mean of the class means is driven by the mean impact h̄ at the rate g, and the contrasts between
-classes by the contrasts of the impacts at γ/K. Rates are constant over the interval, of length Δ.
+classes by the contrasts of the impacts at γ/K. Where elasticity is a matrix, contrasts are driven by (1/K) Σ_l C_kl h_l
+instead, with C_kl = E_kl less the mean of its column, and γ = tr C/(K − 1) is the rate at which they feed back on
+themselves (`lesde_infer.pattern_model`). Rates are constant over the interval, of length Δ.
 The functions here differ in the impact h_l alone, and each is for one draw (`jax.vmap` adds draws).
 
 Exponents are clipped so that no single interval multiplies anything by more than e^50: a step of such a
@@ -35,6 +37,7 @@ NEWTON_TOLERANCE = 1e-5
 NEWTON_STEPS = 200
 
 Scalar = Float[Array, ""]
+Pattern = Float[Array, "class_ class_"]
 
 
 class Classes(NamedTuple):
@@ -73,21 +76,32 @@ def growth(exponent: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def isotropic_means(
-    means: Float[Array, "class_ feature"], gamma: Scalar, global_rate: Scalar, length: Scalar
+    means: Float[Array, "class_ feature"],
+    gamma: Scalar,
+    global_rate: Scalar,
+    length: Scalar,
+    pattern: Pattern | None = None,
 ) -> Float[Array, "class_ feature"]:
-    """Move class means under impact I, h_k = m_k: exact.
+    """Move class means under impact I, h_k = m_k: exact, but for a ``pattern`` C.
 
     The mean of the class means solves m̄' = g m̄ and each contrast c_k' = (γ/K) c_k.
     """
     centre = means.mean(axis=0)
     contrasts = means - centre
+    if pattern is not None:
+        moved = length / means.shape[0] * phi_1(gamma * length / means.shape[0]) * (pattern @ means)
+        return growth(global_rate * length) * centre + contrasts + moved
     return growth(global_rate * length) * centre + growth(gamma * length / means.shape[0]) * contrasts
 
 
 def simplex_means(
-    means: Float[Array, "class_ class_"], gamma: Scalar, global_rate: Scalar, length: Scalar
+    means: Float[Array, "class_ class_"],
+    gamma: Scalar,
+    global_rate: Scalar,
+    length: Scalar,
+    pattern: Pattern | None = None,
 ) -> Float[Array, "class_ class_"]:
-    """Move class means (of logits) under impact L, h_k = a_k d̂_k with a_k = d̂_k·m_k: exact.
+    """Move class means (of logits) under impact L, h_k = a_k d̂_k with a_k = d̂_k·m_k: exact, but for a ``pattern`` C.
 
     As Σ_l d̂_l = 0, the drift is D_k = (1/K) (γ a_k d̂_k + β Σ_l a_l d̂_l). Its product with d̂_k gives
     a_k' = (1/K) (s a_k − K β ā/(K−1)), s = α + β/(K−1), so that with a_k = ā + δ_k
@@ -101,6 +115,9 @@ def simplex_means(
     """
     n_classes = means.shape[0]
     directions = jnp.asarray(simplex_directions(n_classes))
+    if pattern is not None:  # an explicit step; the mean over classes moves by g times that of the impacts
+        impacts = jnp.sum(directions * means, axis=1)[:, None] * directions
+        return means + length * (global_rate * impacts.mean(axis=0) + pattern @ impacts / n_classes)
     _, beta = elasticity_from_rates(gamma, global_rate, n_classes)
     slope = spread_rate(gamma, global_rate, n_classes)
     along = jnp.sum(directions * means, axis=1)
@@ -124,6 +141,7 @@ def residual_means(
     readout: Readout,
     classes: Classes,
     substeps: Int[Array, ""],
+    pattern: Pattern | None = None,
 ) -> Float[Array, "class_ feature"]:
     """Move class means under impact R, h_k = Wᵀ r_k, r_k the class mean of e_given − softmax(W x + b).
 
@@ -157,8 +175,11 @@ def residual_means(
         residuals = classes.targets - (probabilities @ classes.averages).T
         rates, modes = jnp.linalg.eigh(mixing.T @ _curvature(probabilities, sample_weights) @ mixing)
         rates = jnp.maximum(rates, 0.0)  # rounding leaves the zero eigenvalues slightly negative
-        contrasts = (residuals - residuals.mean(axis=0)) @ mixing @ modes
-        moved = moved + (contrasts * contrast_time * phi_1(-contrast_time * rates)) @ modes.T
+        if pattern is None:
+            pushed = contrast_time * (residuals - residuals.mean(axis=0))
+        else:
+            pushed = step / means.shape[0] * (pattern @ residuals)
+        moved = moved + ((pushed @ mixing @ modes) * phi_1(-contrast_time * rates)) @ modes.T
         return moved + _common_shift(
             logits_at(moved, substep + 1), rates, modes, global_rate * step, mixing, sample_weights, mean_target
         )

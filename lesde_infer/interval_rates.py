@@ -1,10 +1,10 @@
 """Rates and noise that drive the LE-SDE in each interval between two records, for each posterior draw."""
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Int
 
 from data_tools.errors import InputError
 
@@ -21,11 +21,15 @@ class IntervalRates:
         Rate g = (α + (K−1) β)/K of the mean of the class means, per unit of time.
     kappa
         Rate κ at which deviations from the class mean grow, per unit of time.
-    global_sd, class_sd, individual_sd
+    global_sd, class_sd, impact_sd, individual_sd
         Standard deviation of the whole interval's noise per feature component, in units of the features,
-        before the Student-t factor.
-    global_dof, class_dof, individual_dof
+        before the Student-t factor. `class_sd` is that of contrasts between classes across the direction in which
+        their drift moves them, `impact_sd` that along it. Under L, or with a pattern, `class_sd` is that all around.
+    global_dof, class_dof, impact_dof, individual_dof
         Degrees of freedom ν > 0 of each stratum; infinity is Gaussian noise.
+    pattern
+        Where elasticity E is a matrix, E less the mean of each of its columns, per unit of time; `gamma` is then
+        the trace of this over K − 1. None if E is homogeneous.
 
     Raises
     ------
@@ -38,16 +42,21 @@ class IntervalRates:
     kappa: Float[np.ndarray, "draw interval"]
     global_sd: Float[np.ndarray, "draw interval"]
     class_sd: Float[np.ndarray, "draw interval"]
+    impact_sd: Float[np.ndarray, "draw interval"]
     individual_sd: Float[np.ndarray, "draw interval"]
     global_dof: Float[np.ndarray, "draw"]
     class_dof: Float[np.ndarray, "draw"]
+    impact_dof: Float[np.ndarray, "draw"]
     individual_dof: Float[np.ndarray, "draw"]
+    pattern: Float[np.ndarray, "draw interval class_to class_from"] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.gamma)
         if len(shape) != 2 or 0 in shape:
             raise InputError(f"rates: gamma has shape {shape}; give one row per draw and one column per interval")
         for field in fields(self):
+            if field.name == "pattern":
+                continue
             values = np.asarray(getattr(self, field.name), dtype=np.float64)
             object.__setattr__(self, field.name, values)
             expected = shape[:1] if field.name.endswith("_dof") else shape
@@ -62,6 +71,18 @@ class IntervalRates:
             elif field.name.endswith("_sd") and np.any(values < 0):
                 draw, interval = np.argwhere(values < 0)[0]
                 raise InputError(f"rates: {field.name} is negative in draw {draw}, interval {interval}; give a scale")
+
+        self._check_pattern(shape)
+
+    def _check_pattern(self, shape: tuple[int, ...]) -> None:
+        if self.pattern is None:
+            return
+        found = np.shape(self.pattern)
+        if len(found) != 4 or found[:2] != shape or found[2] != found[3]:
+            raise InputError(f"rates: pattern has shape {found}; give a square matrix for each draw and interval")
+        if not np.all(np.isfinite(self.pattern)):
+            draw, interval = np.argwhere(~np.isfinite(self.pattern))[0, :2]
+            raise InputError(f"rates: pattern is not finite in draw {draw}, interval {interval}")
 
     @classmethod
     def from_elasticity(
@@ -78,7 +99,7 @@ class IntervalRates:
         class_dof: Float[ArrayLike, "draw"],
         individual_dof: Float[ArrayLike, "draw"],
     ) -> Self:
-        """Build rates from the diagonal α and the off-diagonal β of homogeneous elasticity among K classes."""
+        """Build rates from α and β of homogeneous elasticity among K classes; contrasts have one noise all around."""
         diagonal, off_diagonal = np.asarray(alpha, dtype=np.float64), np.asarray(beta, dtype=np.float64)
         return cls(
             gamma=diagonal - off_diagonal,
@@ -86,11 +107,21 @@ class IntervalRates:
             kappa=np.asarray(kappa),
             global_sd=np.asarray(global_sd),
             class_sd=np.asarray(class_sd),
+            impact_sd=np.asarray(class_sd),
             individual_sd=np.asarray(individual_sd),
             global_dof=np.asarray(global_dof),
             class_dof=np.asarray(class_dof),
+            impact_dof=np.asarray(class_dof),
             individual_dof=np.asarray(individual_dof),
         )
+
+    def of_draws(self, draws: Int[np.ndarray, "chosen"]) -> Self:
+        """Return the rates of some of the draws."""
+        chosen: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            chosen[field.name] = None if values is None else values[draws]
+        return type(self)(**chosen)
 
     @property
     def n_draws(self) -> int:

@@ -1,22 +1,33 @@
 """The NumPyro model of the LE-SDE: regressions of increments on impacts, stratum by stratum.
 
-Homogeneous elasticity leaves four strata an interval, each with one location curve and one noise curve in time:
+Homogeneous elasticity leaves these strata an interval, each with one location curve and one noise curve in time:
 
-| stratum      | increment                                       | location                    | noise per interval |
-|--------------|-------------------------------------------------|-----------------------------|--------------------|
-| `contrast`   | contrasts between class means, (K−1)p dimensions | Σⱼ cⱼ(γ) uⱼ                | σ_c √Δ             |
-| `shared`     | mean over classes of the class means, p         | Σⱼ c'ⱼ(g) u'ⱼ               | σ_g √Δ             |
-| `growth`     | measured log growth of deviations, 1            | κΔ                          | σ_κ √Δ, and error  |
-| `individual` | measured log variance of individual noise, 1    | log σᵢ²                     | s, and error       |
+| stratum       | increment                                                   | location      | noise per interval |
+|---------------|-------------------------------------------------------------|---------------|--------------------|
+| `contrast`    | contrasts between class means along their impact, 1         | Σⱼ cⱼ(γ) uⱼ   | s × that of        |
+| `class_noise` | the same contrasts across it, (K−1)p − 1                    | none          | σ_c √Δ             |
+| `shared`      | mean over classes of the class means, p                     | Σⱼ c'ⱼ(g) u'ⱼ | σ_g √Δ             |
+| `growth`      | measured log growth of deviations, 1                        | κΔ            | σ_κ √Δ, and error  |
+| `individual`  | measured log variance of individual noise, 1                | log σᵢ²       | s, and error       |
 
 with directions uⱼ and coefficients cⱼ from `lesde_infer.impacts` and a Student-t factor an interval from
-`lesde_infer.noise`. Under I and R no stratum depends on another's parameters, so each is a model of its own; under L
-contrasts and mean are coupled through s = α + β/(K−1) and are one model of two strata. `strata_model` is
-that model, for any number of strata; `lesde_infer.assembly` builds its data.
+`lesde_infer.noise`. Noise along the impact has a scale and factors of its own: steps of gradient descent scatter
+most along the directions that training pushes, and the noise across them, which has a hundred times as many
+dimensions, must not say how well γ is known. Under I and R no stratum depends on another's parameters, so each is a
+model of its own; under L contrasts (with all their dimensions) and mean are coupled through s = α + β/(K−1) and are
+one model of two strata. `strata_model` is that model, for any number of strata; `lesde_infer.assembly` builds its data.
 
-Where short and long intervals alternate (recording in bursts), two things more are learned for each stratum: how
-noise grows with the interval's number of steps n, σ√Δ (n/n_max)^ω (ω = 0 is a random walk, ω = −1/2 noise that
-relaxes at once), and for class means how fast residuals relax from step to step (`lesde_infer.noise.attenuation`).
+Where short and long intervals alternate (recording in bursts), more is learned for each stratum. With n the number of
+steps of an interval and x = log(n/n_min)/log(n_max/n_min):
+
+- noise grows as σ√Δ (n/n_max)^ω: ω = 0 is a random walk, ω = −1/2 noise that relaxes at once;
+- short and long intervals have degrees of freedom of their own, log ν being linear in x;
+- the drift of class means seen over the interval is e^{xψ(t)} times that seen over the shortest one. Residuals
+  fluctuate from step to step and relax within a few steps, through the directions in which elasticity is largest, so an
+  increment over a long interval sees them only while they last. How much they fluctuate, and how fast they relax,
+  changes as training proceeds, hence a curve ψ(t); momentum, whose velocity takes steps to build up, may make it
+  positive. The location curve is the rate as the longest intervals see it, e^ψ times the rate: they tell most of it,
+  and short ones then tell ψ, so that the two curves are nearly independent.
 """
 
 from typing import NamedTuple
@@ -28,7 +39,7 @@ from jaxtyping import Array, Float
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_coefficients, logits_coefficients
-from lesde_infer.noise import TINY, CollapsedStudentT, attenuation
+from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
 
@@ -39,17 +50,21 @@ class StrataData(NamedTuple):
     Attributes
     ----------
     direction_square, direction_increment : array, shape (stratum, time, component)
-        |uⱼ|² and ⟨uⱼ, increment⟩.
+        |uⱼ|² and ⟨uⱼ, increment⟩; where the increment is one number, uⱼ (not squared), and nothing.
+    increment : array, shape (stratum, time)
+        The increment where it is one number, else 0.
     increment_square : array, shape (stratum, time)
         |increment|².
+    is_number : array, shape (stratum,)
+        1 where the increment is one number, 0 where it is a vector.
     feedback : array, shape (stratum, time, component)
         λⱼ (`lesde_infer.impacts`).
     dimension : array, shape (stratum,)
         Dimensions an increment can move in.
     exposure : array, shape (stratum, time)
-        What turns a location curve into a push: Δ/K, Δ, or 1.
+        What turns a location curve into a push: Δ/K, Δ, 1, or 0 where there is no location.
     log_length : array, shape (stratum, time)
-        What turns a noise scale into the noise of an interval: log √Δ, or 0.
+        What turns a noise scale into the noise of an interval: log √Δ, or 0, or the log of the noise across the impact.
     error : array, shape (stratum, time)
         Standard error of an increment that is itself an estimate; added to the noise in quadrature.
     reference : array, shape (stratum,)
@@ -58,19 +73,23 @@ class StrataData(NamedTuple):
         1 where the location curve is a rate, 0 where it is u itself (log variance).
     relaxes : array, shape (stratum,)
         1 where the drift is attenuated over long intervals, 0 elsewhere.
-    prior : CurvePrior, over (2 · stratum,)
-        Priors of the location curves, then of the log noise scales.
+    prior : CurvePrior, over (2 · stratum,) or (3 · stratum,)
+        Priors of the location curves, then of the log noise scales, then of ψ where intervals are mixed.
     design : CurveDesign
         Intervals' midpoints.
     lengths, n_steps : array, shape (time,)
         Length of each interval, in units of time and in steps.
+    relative_length : array, shape (time,)
+        x, from 0 for the shortest interval to 1 for the longest; 1 where all are alike.
     n_classes : array, shape ()
         K.
     """
 
     direction_square: Float[Array, "stratum time component"]
     direction_increment: Float[Array, "stratum time component"]
+    increment: Float[Array, "stratum time"]
     increment_square: Float[Array, "stratum time"]
+    is_number: Float[Array, " stratum"]
     feedback: Float[Array, "stratum time component"]
     dimension: Float[Array, " stratum"]
     exposure: Float[Array, "stratum time"]
@@ -83,6 +102,7 @@ class StrataData(NamedTuple):
     design: CurveDesign
     lengths: Float[Array, " time"]
     n_steps: Float[Array, " time"]
+    relative_length: Float[Array, " time"]
     n_classes: Float[Array, ""]
 
 
@@ -95,31 +115,39 @@ class Parameters(NamedTuple):
         Rate per unit time, or log variance.
     log_scale : array, shape (stratum, time)
         log of the noise scale.
-    degrees : array, shape (stratum,)
-        Degrees of freedom ν.
+    attenuation : array, shape (stratum, time)
+        ψ: log of the share of a one-step drift that the longest interval would see; 0 where intervals are alike.
+    degrees : array, shape (stratum, 2)
+        Degrees of freedom ν of the shortest and of the longest intervals.
     interval_exponent : array, shape (stratum,)
         ω.
-    relaxation : array, shape (stratum,)
-        θ, per step (`lesde_infer.noise.attenuation`).
     """
 
     location: Float[Array, "stratum time"]
     log_scale: Float[Array, "stratum time"]
-    degrees: Float[Array, " stratum"]
+    attenuation: Float[Array, "stratum time"]
+    degrees: Float[Array, "stratum 2"]
     interval_exponent: Float[Array, " stratum"]
-    relaxation: Float[Array, " stratum"]
 
 
 def evaluate_curves(
-    curve: Curve, weights: Float[Array, "2*stratum weight"], time_scale: Float[Array, ""], data: StrataData
-) -> tuple[Float[Array, "stratum time"], Float[Array, "stratum time"]]:
-    """Return the location curves and the log noise scales at the intervals."""
+    curve: Curve, weights: Float[Array, "curve weight"], time_scale: Float[Array, ""], data: StrataData
+) -> tuple[Float[Array, "stratum time"], Float[Array, "stratum time"], Float[Array, "stratum time"]]:
+    """Return the location curves, as the longest intervals see them, the log noise scales and ψ at the intervals."""
     n_strata = len(data.reference)
-    shifts = jnp.full(n_strata, time_scale)
-    rates = rate(curve, weights[:n_strata], data.design, shifts, data.reference)
-    direct = predictor(curve, weights[:n_strata], data.design, shifts)
-    location = jnp.where(data.is_rate[:, None] > 0, rates, direct)
-    return location, predictor(curve, weights[n_strata:], data.design, shifts)
+    shifts = jnp.full(len(weights), time_scale)
+    direct = predictor(curve, weights, data.design, shifts)
+    rates = rate(curve, weights[:n_strata], data.design, shifts[:n_strata], data.reference)
+    location = jnp.where(data.is_rate[:, None] > 0, rates, direct[:n_strata])
+    attenuation = direct[2 * n_strata :] if len(weights) > 2 * n_strata else jnp.zeros_like(location)
+    return location, direct[n_strata : 2 * n_strata], attenuation
+
+
+def one_step_location(
+    seen: Float[Array, "stratum time"], attenuation: Float[Array, "stratum time"], data: StrataData
+) -> Float[Array, "stratum time"]:
+    """Return locations from those that the longest intervals see."""
+    return seen * jnp.exp(-attenuation * data.relaxes[:, None])
 
 
 def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool) -> Parameters:
@@ -127,17 +155,15 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool) -> Paramet
     n_strata = len(data.reference)
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
     weights = sample_weights(curve, data.prior)
-    location, log_scale = evaluate_curves(curve, weights, time_scale, data)
+    seen, log_scale, attenuation = evaluate_curves(curve, weights, time_scale, data)
     # Real runs have ν of about 2; the prior's 95 % reach from 1 to 12, hence from heavy tails to nearly Gaussian.
-    excess = numpyro.sample("degrees_excess", dist.Gamma(2.0, 0.5).expand([n_strata]).to_event(1))
-    exponent, relaxation = jnp.zeros(n_strata), jnp.zeros(n_strata)
+    excess = numpyro.sample("degrees_excess", dist.Gamma(2.0, 0.5).expand([n_strata, 1 + mixed]).to_event(2))
+    exponent = jnp.zeros(n_strata)
     if mixed:
         # From noise that relaxes at once (−1/2) over a random walk (0) to a steady push (+1/2), within one sd.
         exponent = numpyro.sample("interval_exponent", dist.Normal(0.0, 0.5).expand([n_strata]).to_event(1))
-        # Relaxation within the longest interval is as likely as not, and may be a hundred times faster or slower.
-        longest = jnp.log(data.n_steps.max())
-        relaxation = numpyro.sample("relaxation", dist.LogNormal(-longest, 2.0).expand([n_strata]).to_event(1))
-    return Parameters(location, log_scale, MINIMAL_DEGREES + excess, exponent, relaxation)
+    degrees = jnp.broadcast_to(MINIMAL_DEGREES + excess, (n_strata, 2))
+    return Parameters(one_step_location(seen, attenuation, data), log_scale, attenuation, degrees, exponent)
 
 
 class Prediction(NamedTuple):
@@ -166,23 +192,31 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
         # The log variance of individual noise moves with the interval as the noise itself does in other strata.
         push = parameters.location * data.exposure + (1.0 - is_rate) * 2.0 * shift
         coefficients = feedback_coefficients(push, data.feedback)
-    surviving = attenuation(parameters.relaxation * data.relaxes, data.n_steps)
+    surviving = jnp.exp(parameters.attenuation * data.relaxes[:, None] * data.relative_length)
     log_noise = parameters.log_scale + data.log_length + is_rate * shift
     log_error = jnp.log(jnp.maximum(data.error, TINY))
     return Prediction(surviving[:, :, None] * coefficients, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))
 
 
+def interval_degrees(
+    degrees: Float[Array, "*batch 2"], relative_length: Float[Array, " time"]
+) -> Float[Array, "*batch time"]:
+    """Return ν of each interval, log ν being linear in x between the shortest and the longest."""
+    short, long = jnp.log(degrees[..., :1]), jnp.log(degrees[..., 1:])
+    return jnp.exp(short + (long - short) * relative_length)
+
+
 def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool) -> CollapsedStudentT:
     """Return the density of all increments, as a function of their squared norms."""
-    prediction = predict_intervals(parameters, data, coupled=coupled)
-    return CollapsedStudentT(
-        prediction.coefficients,
-        data.direction_square,
-        data.direction_increment,
-        prediction.log_noise,
-        parameters.degrees[:, None],
-        data.dimension[:, None],
+    coefficients, log_noise = predict_intervals(parameters, data, coupled=coupled)
+    mean = (coefficients * data.direction_square).sum(axis=-1)  # of an increment that is one number
+    explained = jnp.where(
+        data.is_number[:, None] > 0,
+        mean * (2.0 * data.increment - mean),
+        explained_square(coefficients, data.direction_square, data.direction_increment),
     )
+    degrees = interval_degrees(parameters.degrees, data.relative_length)
+    return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None])
 
 
 def strata_model(data: StrataData, *, curve: Curve, coupled: bool, mixed: bool) -> None:

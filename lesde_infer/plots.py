@@ -93,7 +93,9 @@ def plot_elasticity(
 
 
 def plot_noise_scales(fit: "Fit", ax: Axes | None = None) -> Axes:
-    """Draw the noise scales of the three strata against time: medians with 50 % and 90 % bands, logarithmic.
+    """Draw the noise scales of the strata against time: medians with 50 % and 90 % bands, logarithmic.
+
+    Noise shared by a class is drawn twice, along the impact and across it, where the fit tells these apart.
 
     Raises
     ------
@@ -106,6 +108,11 @@ def plot_noise_scales(fit: "Fit", ax: Axes | None = None) -> Axes:
         "class_scale": "shared by a class",
         "individual_scale": "of individual samples",
     }
+    if "impact_scale" in fit.posterior:
+        names |= {
+            "class_scale": "shared by a class, across the impact",
+            "impact_scale": "shared by a class, along the impact",
+        }
     for position, (name, label) in enumerate(names.items()):
         _draw_bands(axes, _variable(fit.posterior, name), label, position)
     axes.set_yscale("log")

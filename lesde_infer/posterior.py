@@ -16,8 +16,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from lesde_infer.assembly import STRATA, Stratum, Submodel, locate
+from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate
 from lesde_infer.impacts import elasticity_from_rates
+from lesde_infer.model import StrataData
+from lesde_infer.pattern_model import PatternData
+from lesde_infer.pattern_posterior import PatternDraws, matrix_times
 from lesde_infer.sampling import SampleRun
 from lesde_infer.statistics import Statistics
 
@@ -28,7 +31,8 @@ LOCATIONS: dict[Stratum, str] = {
     "individual": "individual_log_variance",
 }
 NOISE_SCALES: dict[Stratum, str] = {
-    "contrast": "class_scale",
+    "contrast": "impact_scale",
+    "class_noise": "class_scale",
     "shared": "global_scale",
     "growth": "growth_scatter",
     "individual": "individual_scatter",
@@ -42,33 +46,60 @@ class _StratumDraws:
 
     location: Float[np.ndarray, "chain draw time"]
     noise: Float[np.ndarray, "chain draw time"]
-    degrees: Float[np.ndarray, "chain draw"]
+    attenuation: Float[np.ndarray, "chain draw time"]
+    degrees: Float[np.ndarray, "chain draw 2"]
     interval_exponent: Float[np.ndarray, "chain draw"]
-    relaxation: Float[np.ndarray, "chain draw"]
     log_likelihood: Float[np.ndarray, "chain draw time"]
-    curves: dict[str, Float[np.ndarray, "chain draw 2 ..."]]
-    """Weights and hyperparameters of the location curve and of the noise scale."""
+    curves: list[dict[str, Float[np.ndarray, "chain draw ..."]]]
+    """Weights and hyperparameters of the location curve, of the noise scale, and of ψ if intervals are mixed."""
+    pattern: PatternDraws | None = None
+    """Where elasticity is a matrix; the location is the effective γ."""
 
 
-def _strata(submodels: Sequence[Submodel], runs: Sequence[SampleRun]) -> dict[Stratum, _StratumDraws]:
+def _strata(
+    statistics: Statistics, submodels: Sequence[Submodel], runs: Sequence[SampleRun]
+) -> dict[Stratum, _StratumDraws]:
     draws = {}
     for submodel, run in zip(submodels, runs, strict=True):
         for index, name in enumerate(submodel.strata):
-            parameters, own = run.parameters, [index, len(submodel.strata) + index]
+            if isinstance(submodel.data, PatternData):
+                draws[name] = _of_pattern(run, submodel.data, statistics)
+                continue
+            parameters, n_strata = run.parameters, len(submodel.strata)
+            sites = {site: np.asarray(v) for site, v in run.values.items() if site.startswith("curve_")}
+            n_kinds = sites["curve_weights"].shape[2] // n_strata
             draws[name] = _StratumDraws(
                 location=np.asarray(parameters.location)[:, :, index],
                 noise=np.exp(np.asarray(parameters.log_scale)[:, :, index]),
+                attenuation=np.asarray(parameters.attenuation)[:, :, index],
                 degrees=np.asarray(parameters.degrees)[:, :, index],
                 interval_exponent=np.asarray(parameters.interval_exponent)[:, :, index],
-                relaxation=np.asarray(parameters.relaxation)[:, :, index],
                 log_likelihood=run.log_likelihood[:, :, index],
-                curves={
-                    site: np.asarray(values)[:, :, own]
-                    for site, values in run.values.items()
-                    if site.startswith("curve_")
-                },
+                curves=[
+                    {site: values[:, :, kind * n_strata + index] for site, values in sites.items()}
+                    for kind in range(n_kinds)
+                ],
             )
     return draws
+
+
+def _of_pattern(run: SampleRun, data: PatternData, statistics: Statistics) -> _StratumDraws:
+    """Arrange the draws of the contrasts where elasticity is a matrix."""
+    parameters, pattern = run.parameters, PatternDraws.of(run, data, statistics)
+    sites = {site: np.asarray(v) for site, v in run.values.items() if site.startswith("curve_")}
+    return _StratumDraws(
+        location=pattern.gamma,
+        noise=np.exp(np.asarray(parameters.log_scale)[:, :, 0]),
+        attenuation=np.asarray(parameters.attenuation)[:, :, 0],
+        degrees=np.asarray(parameters.degrees)[:, :, 0],
+        interval_exponent=np.asarray(parameters.interval_exponent)[:, :, 0],
+        log_likelihood=run.log_likelihood[:, :, 0],
+        curves=[
+            {site: values[:, :, kind] for site, values in sites.items()}
+            for kind in range(sites["curve_weights"].shape[2])
+        ],
+        pattern=pattern,
+    )
 
 
 def build_posterior(
@@ -85,46 +116,88 @@ def build_posterior(
     mixed : bool
         Whether short and long intervals alternate, so that their scaling was learned.
     """
-    draws = _strata(submodels, runs)
-    rates = {LOCATIONS[name]: draws[name].location for name in STRATA}
+    draws = _strata(statistics, submodels, runs)
+    strata = [name for name in STRATA if name in draws]
+    rates = {LOCATIONS[name]: draws[name].location for name in strata if name in LOCATIONS}
     data, place = locate(submodels, "contrast")
-    alpha, beta = elasticity_from_rates(rates["gamma"], rates["global_rate"], statistics.n_classes)
+    pattern = draws["contrast"].pattern
+    kernel_gamma = rates["gamma"] if pattern is None else pattern.gamma_kernel
+    alpha, beta = elasticity_from_rates(kernel_gamma, rates["global_rate"], statistics.n_classes)
     curve = ("chain", "draw", "time")
     variables = {
         **{name: (curve, values) for name, values in rates.items() if name != LOCATIONS["individual"]},
         "alpha": (curve, alpha),
         "beta": (curve, np.asarray(beta)),
         "individual_scale": (curve, np.exp(rates[LOCATIONS["individual"]] / 2.0)),
-        **{NOISE_SCALES[name]: (curve, draws[name].noise) for name in STRATA},
-        "degrees": (("chain", "draw", "stratum"), np.stack([draws[name].degrees for name in STRATA], axis=-1)),
+        **{NOISE_SCALES[name]: (curve, draws[name].noise) for name in strata},
         "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, float(data.reference[place]))),
         "paper_tail_index": (("chain", "draw"), paper_tail_index(alpha, statistics)),
     }
+    if "class_noise" in draws:  # noise along the impact was sampled in units of that across it
+        across = np.exp(np.asarray(data.log_length[place])) / np.sqrt(statistics.lengths)
+        variables["impact_scale"] = (curve, draws["contrast"].noise * across)
+    else:  # contrasts have one noise in all directions
+        variables["class_scale"] = variables.pop("impact_scale")
+    if pattern is not None:
+        variables.update(_matrix_variables(pattern, rates["global_rate"]))
+    degrees = np.stack([draws[name].degrees for name in strata], axis=2)
     if mixed:
-        exponents = np.stack([draws[name].interval_exponent for name in STRATA], axis=-1)
-        relaxation = np.stack([draws[name].relaxation for name in STRATA[:2]], axis=-1)
+        variables["degrees"] = (("chain", "draw", "stratum", "interval_kind"), degrees)
+        exponents = np.stack([draws[name].interval_exponent for name in strata], axis=-1)
         variables["interval_exponent"] = (("chain", "draw", "stratum"), exponents)
-        variables["relaxation"] = (("chain", "draw", "class_mean_stratum"), relaxation)
-    for site in draws["contrast"].curves:
-        location = [draws[name].curves[site][:, :, 0] for name in STRATA]
-        noise = [draws[name].curves[site][:, :, 1] for name in STRATA]
-        weight = ("weight",) if location[0].ndim == 3 else ()
-        variables[site] = (("chain", "draw", "curve", *weight), np.stack(location + noise, axis=2))
+        attenuation = np.stack([draws[name].attenuation for name in COUPLED], axis=2)
+        variables["log_attenuation"] = (("chain", "draw", "class_mean_stratum", "time"), attenuation)
+    else:
+        variables["degrees"] = (("chain", "draw", "stratum"), degrees[..., 0])
+    curves = _named_curves(draws)
+    for site in draws["contrast"].curves[0]:
+        values = np.stack([sites[site] for sites in curves.values()], axis=2)
+        variables[site] = (("chain", "draw", "curve", *(("weight",) if values.ndim == 4 else ())), values)
     coordinates = {
         "time": statistics.midpoints,
-        "stratum": list(STRATA),
-        "class_mean_stratum": list(STRATA[:2]),
-        "curve": [*LOCATIONS.values(), *NOISE_SCALES.values()],
+        "stratum": strata,
+        "class_mean_stratum": list(COUPLED),
+        "interval_kind": ["shortest", "longest"],
+        "curve": list(curves),
+        "matrix_time": statistics.midpoints[matrix_times(len(statistics.lengths))],
     }
-    log_likelihood = {name: (curve, draws[name].log_likelihood) for name in STRATA}
+    log_likelihood = {name: (curve, draws[name].log_likelihood) for name in strata}
     groups = {
         "posterior": xr.Dataset(variables),
         "sample_stats": _sample_statistics(runs),
         "log_likelihood": xr.Dataset(log_likelihood),
         "observed_data": _observed(statistics),
-        "constant_data": _constant(statistics),
+        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata),
     }
     return xr.DataTree.from_dict({name: _with_coordinates(group, coordinates) for name, group in groups.items()})
+
+
+def _matrix_variables(
+    pattern: PatternDraws, global_rate: Float[np.ndarray, "chain draw time"]
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    curve, matrix = ("chain", "draw", "time"), ("class_to", "class_from")
+    chosen = matrix_times(global_rate.shape[2])
+    names = ("contrast_pattern", "contrast_pattern_drift")[: pattern.patterns.shape[2]]
+    return {
+        "gamma_kernel": (curve, pattern.gamma_kernel),
+        "pattern_scale": (curve, pattern.scale),
+        **{name: (("chain", "draw", *matrix), pattern.patterns[:, :, b]) for b, name in enumerate(names)},
+        "E": (("chain", "draw", "matrix_time", *matrix), pattern.elasticity(global_rate, chosen)),
+    }
+
+
+def _named_curves(draws: dict[Stratum, _StratumDraws]) -> dict[str, dict[str, Float[np.ndarray, "chain draw ..."]]]:
+    """Return the sites of every curve that the likelihood depends on, by the curve's name."""
+    named = {}
+    for name, own in draws.items():
+        noise = "class_scale" if name == "contrast" and "class_noise" not in draws else NOISE_SCALES[name]
+        kinds = [
+            "pattern_scale" if own.pattern is not None else LOCATIONS.get(name),
+            noise,
+            f"log_attenuation_{name}" if name in COUPLED else None,
+        ]
+        named.update({kind: sites for kind, sites in zip(kinds, own.curves, strict=False) if kind is not None})
+    return named
 
 
 def _with_coordinates(dataset: xr.Dataset, coordinates: dict[str, object]) -> xr.Dataset:
@@ -166,9 +239,11 @@ def _observed(statistics: Statistics) -> xr.Dataset:
     )
 
 
-def _constant(statistics: Statistics) -> xr.Dataset:
-    square = statistics.contrast.direction_square
-    feedback = (statistics.contrast.feedback * square).sum(axis=1) / np.maximum(square.sum(axis=1), 1e-300)
+def _constant(
+    statistics: Statistics, places: list[tuple[StrataData | PatternData, int]], strata: list[Stratum]
+) -> xr.Dataset:
+    dimension = [float(data.dimension[place]) for data, place in places]
+    data, _ = places[strata.index("contrast")]
     return xr.Dataset(
         {
             "step": ("record", statistics.steps),
@@ -177,11 +252,12 @@ def _constant(statistics: Statistics) -> xr.Dataset:
             "length": ("time", statistics.lengths),
             "n_steps": ("time", statistics.n_steps),
             "impact_f": ("time", statistics.impact_f),
-            "contrast_feedback": ("time", feedback),
+            "impact_persistence": ("time", statistics.impact_persistence),
+            "relative_length": ("time", np.asarray(data.relative_length)),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),
             "log_growth_error": ("time", statistics.within.log_growth_error),
-            "log_variance_error": ("time", np.full(len(square), statistics.within.log_variance_error)),
-            "dimension": ("stratum", [statistics.contrast.dimension, statistics.shared.dimension, 1, 1]),
+            "log_variance_error": ("time", np.full(len(statistics.lengths), statistics.within.log_variance_error)),
+            "dimension": ("stratum", dimension),
         },
         attrs={"n_features": statistics.n_features},
     )

@@ -14,7 +14,7 @@ about how well the model forecasts.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -324,7 +324,7 @@ def _paths(
             start.groups,
             start.given_labels if fit.settings.impact == "R" else start.groups,
             np.diff(fit.times),
-            IntervalRates(**{field.name: getattr(rates, field.name)[draws] for field in fields(rates)}),
+            rates.of_draws(draws),
             fit.settings.impact,
             # Not the seed itself: where it made the recording, a path would repeat the recorded noise.
             seed=int(np.random.default_rng([seed, 1, batch]).integers(2**31)),

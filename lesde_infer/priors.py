@@ -19,6 +19,10 @@ MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the 
 NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
 MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.5)  # the same where an interval is one number: see `measured`
 MEASURED_RATE_AMPLITUDE = 1.0  # of u around its trend: a factor of e^±2
+NOISE_RATIO_SPREAD = (1.5, 1.0, 1.0)  # of the log of noise along the impact over noise across it, see `relative`
+# Mean of the level, sd of level, slope and amplitude of ψ: long intervals see some 70 % of a one-step drift, and a
+# quarter to twice it within two sd.
+ATTENUATION = (-0.35, 0.5, 0.5, 0.5)
 VARIANCE_SPREAD = (10.0, 10.0, 6.0)  # of log σ²
 TINY = 1e-300  # keeps logarithms and divisions defined where an impact or an increment vanishes exactly
 
@@ -49,6 +53,10 @@ class StratumScale:
         """
         return replace(self, noise=(self.noise[0], *MEASURED_NOISE_SPREAD))
 
+    def relative(self) -> "StratumScale":
+        """Give the noise in units of a scale that is known, up to a factor that hardly changes, for the same reason."""
+        return replace(self, noise=(0.0, *NOISE_RATIO_SPREAD))
+
     def smooth(self) -> "StratumScale":
         """Keep a rate that is measured once an interval close to its trend, for the same reason."""
         return replace(self, location=(*self.location[:3], MEASURED_RATE_AMPLITUDE))
@@ -68,6 +76,11 @@ def rate_scale(
     return StratumScale(reference, (0.0, spread, spread, spread), (_log_median(noise), *NOISE_SPREAD))
 
 
+def no_rate_scale(noise: Float[np.ndarray, " time"]) -> StratumScale:
+    """Scale the prior of a stratum that is noise alone."""
+    return StratumScale(1.0, (0.0, 1.0, 1.0, 1.0), (_log_median(noise), *NOISE_SPREAD))
+
+
 def log_variance_scale(log_variance: Float[np.ndarray, " time"]) -> StratumScale:
     """Scale the prior of a log variance by its median, and its scatter by how far neighbours lie apart."""
     scatter = np.abs(np.diff(log_variance)) / np.sqrt(2.0)
@@ -79,7 +92,8 @@ def _log_median(values: Float[np.ndarray, " time"]) -> float:
     return float(np.log(max(np.median(values), TINY)))
 
 
-def curve_prior(scales: list[StratumScale]) -> CurvePrior:
-    """Arrange priors for the model: location curves first, then log noise scales."""
+def curve_prior(scales: list[StratumScale], *, mixed: bool = False) -> CurvePrior:
+    """Arrange priors for the model: location curves, then log noise scales, then ψ if intervals are mixed."""
     rows = [scale.location for scale in scales] + [scale.noise for scale in scales]
+    rows += [ATTENUATION] * len(scales) if mixed else []
     return CurvePrior(*(jnp.asarray(column, float) for column in zip(*rows, strict=True)))

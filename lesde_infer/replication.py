@@ -31,7 +31,7 @@ from lesde_infer.interval_rates import IntervalRates
 def scale_factors(
     log_density: Float[np.ndarray, "draw time"],
     scale: Float[np.ndarray, "draw time"],
-    degrees: Float[np.ndarray, " draw"],
+    degrees: Float[np.ndarray, "draw time"],
     dimension: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "draw time"]:
@@ -49,7 +49,7 @@ def scale_factors(
         Its dimensions d.
     rng : Generator
     """
-    nu = degrees[:, None]
+    nu = degrees
     at_zero = gammaln((nu + dimension) / 2) - gammaln(nu / 2) - dimension / 2 * np.log(np.pi * nu * scale**2)
     spread = np.exp(np.maximum(2 * (at_zero - log_density) / (nu + dimension), 0.0))
     return nu * spread / rng.chisquare(nu + dimension, size=log_density.shape)
@@ -103,8 +103,14 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
     def values(name: str) -> Float[np.ndarray, "draw time"]:
         return draws[name].to_numpy()
 
-    def degrees(stratum: str) -> Float[np.ndarray, " draw"]:
-        return draws["degrees"].sel(stratum=stratum).to_numpy()
+    relative_length = constant["relative_length"].to_numpy()
+
+    def degrees(stratum: str) -> Float[np.ndarray, "draw time"]:
+        own = draws["degrees"].sel(stratum=stratum).to_numpy()
+        if own.ndim == 1:
+            return np.broadcast_to(own[:, None], (len(own), len(length)))
+        short, long = np.log(own[:, :1]), np.log(own[:, 1:])
+        return np.exp(short + (long - short) * relative_length)
 
     def of_steps(stratum: str) -> Float[np.ndarray, "draw time"]:
         """n^ω relative to the longest interval."""
@@ -127,21 +133,36 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         own = factors(stratum, np.sqrt(sd**2 + error**2))
         return predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
 
+    has_own_noise = "class_noise" in constant["stratum"]  # along the impact, as opposed to across it
+    class_sd = noise_sd("class_noise" if has_own_noise else "contrast", "class_scale")
     growth_sd = values("growth_scatter") * of_steps("growth") * root
     log_variance = 2.0 * np.log(values("individual_scale") * of_steps("individual")) + np.log(length)
     variance = measured("individual", "log_variance", log_variance, values("individual_scatter"))
     gaussian = np.full(draws.sizes["sample"], np.inf)
+    is_matrix = "gamma_kernel" in draws
     return IntervalRates(
-        gamma=values("gamma"),
+        gamma=values("gamma_kernel" if is_matrix else "gamma"),
+        pattern=_patterns(draws, constant) if is_matrix else None,
         global_rate=values("global_rate"),
         kappa=measured("growth", "log_growth", values("kappa") * length, growth_sd) / length,
         global_sd=noise_sd("shared", "global_scale"),
-        class_sd=noise_sd("contrast", "class_scale"),
+        class_sd=class_sd,
+        impact_sd=noise_sd("contrast", "impact_scale") if has_own_noise else class_sd,
         individual_sd=np.exp(variance / 2.0),
         global_dof=gaussian,
         class_dof=gaussian,
+        impact_dof=gaussian,
         individual_dof=gaussian,
     )
+
+
+def _patterns(draws: xr.Dataset, constant: xr.Dataset) -> Float[np.ndarray, "draw time class_to class_from"]:
+    """Return C(t) of each interval (`lesde_infer.pattern_model`)."""
+    patterns = draws["contrast_pattern"].to_numpy()[:, None]
+    if "contrast_pattern_drift" in draws:
+        drift = constant["pattern_drift"].to_numpy()[None, :, None, None]
+        patterns = patterns + drift * draws["contrast_pattern_drift"].to_numpy()[:, None]
+    return draws["pattern_scale"].to_numpy()[:, :, None, None] * patterns
 
 
 def _chosen(group: xr.Dataset, n_draws: int) -> xr.Dataset:

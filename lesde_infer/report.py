@@ -252,7 +252,7 @@ def _doubt_images(fit: "Fit") -> list[_Image]:
     images = [
         _draw(
             lambda axes: plots.plot_noise_scales(fit, axes),
-            alt="Noise scales of the three strata against optimizer steps.",
+            alt="Noise scales of the strata against optimizer steps.",
             caption="Noise shared by all classes, shared by a class, and of individual samples.",
         ),
         _encode(

@@ -11,9 +11,9 @@ keeps its handlers in a stack of the whole process, is done by one thread at a t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from threading import RLock
-from typing import ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpyro
@@ -24,9 +24,6 @@ from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import constrain_fn, log_density, potential_energy, unconstrain_fn
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.curves import Curve, n_weights
-from lesde_infer.information import curve_information
-from lesde_infer.model import Parameters, StrataData, sample_parameters, strata_model
 from lesde_infer.whitening import ConditionalWhitening, WhiteningPoint
 
 Position = dict[str, Array]
@@ -39,7 +36,9 @@ MAXIMAL_TREE_DEPTH = 8
 FORBIDDEN = 1e100  # potential energy where it overflows
 FIRST_ITERATIONS = 400
 REFINING_ITERATIONS = 60
-REFINEMENTS = 2
+MOST_REFINEMENTS = 8
+REFINED = 0.5  # posterior standard deviations that whitened weights still moved
+DRAWS_AT_ONCE = 50  # whose intermediate values, of all intervals, are in memory together
 CHUNK = 50  # iterations of one call of the compiled program, so that any total is made of one program
 
 
@@ -57,37 +56,50 @@ def _traced_alone(function: Callable[Arguments, Returned]) -> Callable[Arguments
     return alone
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What is compiled once: family of curves, whether strata are coupled, whether interval lengths are mixed."""
+class Variant(Protocol):
+    """A kind of model, hashable, so that it is compiled once: its equations without its data."""
 
-    curve: Curve
-    coupled: bool
-    mixed: bool
+    def __hash__(self) -> int:
+        """Equal variants compile to the same program."""
 
-    def model(self, data: StrataData, point: WhiteningPoint) -> None:
-        """Run the model in whitened coordinates."""
-        with numpyro.handlers.reparam(config={"curve_weights": ConditionalWhitening(point)}):
-            self.plain_model(data)
+    @property
+    def dense_mass(self) -> bool:
+        """Whether hyperparameters lean on each other so much that NUTS needs a dense mass matrix."""
 
-    def plain_model(self, data: StrataData) -> None:
-        """Run the model in its own coordinates."""
-        strata_model(data, curve=self.curve, coupled=self.coupled, mixed=self.mixed)
+    def model(self, data: Any) -> None:
+        """Run the NumPyro model in its own coordinates; its likelihood is the site ``increment``."""
 
-    def parameters(self, values: Position, data: StrataData) -> Parameters:
-        """Return the parameters of the strata at values of the model's sites."""
-        substituted = numpyro.handlers.substitute(sample_parameters, data=values)
-        return substituted(data, curve=self.curve, mixed=self.mixed)
+    def parameters(self, values: Position, data: Any) -> NamedTuple:
+        """Return what is kept of a draw, from values of the model's sites."""
 
-    def interval_log_likelihood(self, values: Position, data: StrataData) -> Float[Array, "stratum time"]:
-        """Log density of each interval at values of the model's sites."""
-        _, trace = log_density(self.plain_model, (data,), {}, values)
-        return trace["increment"]["fn"].log_prob(trace["increment"]["value"])
+    def information(self, values: Position, data: Any) -> Position:
+        """Return the information of the likelihood in each site that is whitened, shape (*row*, entry, entry)."""
 
-    def non_centred(self, data: StrataData) -> WhiteningPoint:
-        """Return the whitening without information, which is the non-centred parametrisation."""
-        shape = (*data.prior.level_mean.shape, n_weights(self.curve))
-        return WhiteningPoint(jnp.zeros((*shape, shape[-1])), jnp.zeros(shape))
+    def whitened_shapes(self, data: Any) -> dict[str, tuple[int, int]]:
+        """Return the shapes (row, entry) of the sites that are whitened, normal a priori given all others."""
+
+
+Points = dict[str, WhiteningPoint]
+
+
+def _whitened_model(variant: Variant, data: Any, points: Points) -> None:
+    """Run the model in whitened coordinates."""
+    with numpyro.handlers.reparam(config={site: ConditionalWhitening(point) for site, point in points.items()}):
+        variant.model(data)
+
+
+def interval_log_likelihood(variant: Variant, values: Position, data: Any) -> Float[Array, "stratum time"]:
+    """Log density of each interval at values of the model's sites."""
+    _, trace = log_density(variant.model, (data,), {}, values)
+    return trace["increment"]["fn"].log_prob(trace["increment"]["value"])
+
+
+def non_centred(variant: Variant, data: Any) -> Points:
+    """Return the whitening without information, which is the non-centred parametrisation."""
+    return {
+        site: WhiteningPoint(jnp.zeros((*shape, shape[-1])), jnp.zeros(shape))
+        for site, shape in variant.whitened_shapes(data).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -98,8 +110,8 @@ class SampleRun:
     ----------
     values : dict of arrays, shape (chain, draw, ...)
         Values of all sites.
-    parameters : Parameters, with leading axes (chain, draw)
-        Rates, noise scales and the rest, per stratum and interval.
+    parameters : NamedTuple of arrays with leading axes (chain, draw)
+        Rates, noise scales and the rest, as the variant gives them.
     log_likelihood : array, shape (chain, draw, stratum, time)
         Log density of each interval.
     statistics : dict of arrays, shape (chain, draw)
@@ -107,32 +119,33 @@ class SampleRun:
     """
 
     values: Position
-    parameters: Parameters
+    parameters: Any
     log_likelihood: Float[np.ndarray, "chain draw stratum time"]
     statistics: dict[str, np.ndarray]
 
 
 @_traced_alone
-def _potential(variant: Variant, position: Position, data: StrataData, point: WhiteningPoint) -> Array:
-    return potential_energy(variant.model, (data, point), {}, position)
+def _potential(variant: Variant, position: Position, data: Any, points: Points) -> Array:
+    return potential_energy(partial(_whitened_model, variant), (data, points), {}, position)
 
 
 @lru_cache(maxsize=32)
-def _objective(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoint], tuple[Array, Position]]:
+def _objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array, Position]]:
     return jax.jit(jax.value_and_grad(lambda *args: _potential(variant, *args)))
 
 
 @lru_cache(maxsize=32)
-def _start(variant: Variant) -> Callable[[StrataData, WhiteningPoint], Position]:
+def _start(variant: Variant) -> Callable[[Any, Points], Position]:
     """Return the function that gives the median of every hyperparameter's prior, and weights at their centre."""
+    model = partial(_whitened_model, variant)
 
     @_traced_alone
-    def start(data: StrataData, point: WhiteningPoint) -> Position:
-        seeded = numpyro.handlers.seed(variant.model, jax.random.key(0))
+    def start(data: Any, points: Points) -> Position:
+        seeded = numpyro.handlers.seed(model, jax.random.key(0))
         initialised = numpyro.handlers.substitute(seeded, substitute_fn=numpyro.infer.init_to_median(num_samples=15))
-        trace = numpyro.handlers.trace(initialised).get_trace(data, point)
+        trace = numpyro.handlers.trace(initialised).get_trace(data, points)
         latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-        return _at_origin(unconstrain_fn(variant.model, (data, point), {}, latent))
+        return _at_origin(unconstrain_fn(model, (data, points), {}, latent))
 
     return jax.jit(start)
 
@@ -143,38 +156,40 @@ def _at_origin(position: Position) -> Position:
 
 
 @lru_cache(maxsize=32)
-def _whiten_at(variant: Variant) -> Callable[[Position, StrataData, WhiteningPoint], WhiteningPoint]:
+def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
     """Return the function that gives the Gaussian approximation of the likelihood at a position."""
 
-    def log_likelihood(weights: Array, values: Position, data: StrataData) -> Array:
-        return variant.interval_log_likelihood({**values, "curve_weights": weights}, data).sum()
+    def log_likelihood(whitened: Position, values: Position, data: Any) -> Array:
+        return interval_log_likelihood(variant, {**values, **whitened}, data).sum()
 
     @_traced_alone
-    def whiten_at(position: Position, data: StrataData, point: WhiteningPoint) -> WhiteningPoint:
-        values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
-        weights, time_scale = values["curve_weights"], values.get("power_time_scale", jnp.zeros(()))
-        parameters = variant.parameters(values, data)
-        information = curve_information(
-            parameters, weights, time_scale, data, curve=variant.curve, coupled=variant.coupled
-        )
-        score = jax.grad(log_likelihood)(weights, values, data)
-        return WhiteningPoint(information, jnp.einsum("cij,cj->ci", information, weights) + score)
+    def whiten_at(position: Position, data: Any, points: Points) -> Points:
+        values = _values(variant, position, data, points)
+        at = {site: values[site] for site in points}
+        score = jax.grad(log_likelihood)(at, values, data)
+        information = variant.information(values, data)
+        return {
+            site: WhiteningPoint(own, jnp.einsum("cij,cj->ci", own, at[site]) + score[site])
+            for site, own in information.items()
+        }
 
     return jax.jit(whiten_at)
 
 
-def _sites(values: Position) -> Position:
-    """Keep the model's own sites, and leave out those that whitening adds."""
+def _values(variant: Variant, position: Position, data: Any, points: Points) -> Position:
+    """Return the model's own sites at an unconstrained position, without those that whitening adds."""
+    model = partial(_whitened_model, variant)
+    values = constrain_fn(model, (data, points), {}, position, return_deterministic=True)
     return {name: v for name, v in values.items() if not name.endswith(("_whitened", "_jacobian"))}
 
 
-def _descend(variant: Variant, data: StrataData, point: WhiteningPoint, start: Position, iterations: int) -> Position:
+def _descend(variant: Variant, data: Any, points: Points, start: Position, iterations: int) -> Position:
     """Lower the potential energy by L-BFGS from ``start``."""
     flat, unravel = ravel_pytree(start)
     objective = _objective(variant)
 
     def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
-        value, gradient = objective(unravel(jnp.asarray(x)), data, point)
+        value, gradient = objective(unravel(jnp.asarray(x)), data, points)
         flat_gradient = np.asarray(ravel_pytree(gradient)[0])
         if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
             return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
@@ -186,22 +201,24 @@ def _descend(variant: Variant, data: StrataData, point: WhiteningPoint, start: P
     return unravel(jnp.asarray(result.x))
 
 
-def find_mode(variant: Variant, data: StrataData) -> tuple[Position, WhiteningPoint]:
+def find_mode(variant: Variant, data: Any) -> tuple[Position, Points]:
     """Find where chains start, and the whitening there.
 
     Returns
     -------
     position : dict of arrays
         Mode in whitened coordinates, unconstrained.
-    point : WhiteningPoint
+    points : dict of WhiteningPoint
         Information at the mode.
     """
-    point = variant.non_centred(data)
-    mode = _descend(variant, data, point, _start(variant)(data, point), FIRST_ITERATIONS)
-    for _ in range(REFINEMENTS):
-        point = _whiten_at(variant)(mode, data, point)
-        mode = _descend(variant, data, point, _at_origin(mode), REFINING_ITERATIONS)
-    return mode, _whiten_at(variant)(mode, data, point)
+    points = non_centred(variant, data)
+    mode = _descend(variant, data, points, _start(variant)(data, points), FIRST_ITERATIONS)
+    for _ in range(MOST_REFINEMENTS):
+        points = _whiten_at(variant)(mode, data, points)
+        mode = _descend(variant, data, points, _at_origin(mode), REFINING_ITERATIONS)
+        if max(float(jnp.abs(mode[f"{site}_whitened"]).max()) for site in points) < REFINED:
+            break
+    return mode, _whiten_at(variant)(mode, data, points)
 
 
 @dataclass(frozen=True)
@@ -239,36 +256,36 @@ class Layout:
 class _Kernel:
     """NUTS over chains, as two compiled functions."""
 
-    start: Callable[[Array, Array, StrataData, WhiteningPoint], HMCState]
-    advance: Callable[[HMCState, StrataData, WhiteningPoint], tuple[HMCState, HMCState]]
+    start: Callable[[Array, Array, Any, Points], HMCState]
+    advance: Callable[[HMCState, Any, Points], tuple[HMCState, HMCState]]
 
 
 @lru_cache(maxsize=32)
 def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: Layout) -> _Kernel:
-    def potential(data: StrataData, point: WhiteningPoint) -> Callable[[Array], Array]:
-        return lambda flat: _potential(variant, layout.unravel(flat), data, point)
+    def potential(data: Any, points: Points) -> Callable[[Array], Array]:
+        return lambda flat: _potential(variant, layout.unravel(flat), data, points)
 
     initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
-    def start_one(flat: Array, key: Array, data: StrataData, point: WhiteningPoint) -> HMCState:
+    def start_one(flat: Array, key: Array, data: Any, points: Points) -> HMCState:
         return initialise(
             flat,
             n_warmup,
             target_accept_prob=target_acceptance,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
-            dense_mass=variant.curve == "power",  # the time scale of a power law leans on its level and exponent
-            model_args=(data, point),
+            dense_mass=variant.dense_mass,
+            model_args=(data, points),
             rng_key=key,
         )
 
-    def step_one(state: HMCState, data: StrataData, point: WhiteningPoint) -> HMCState:
-        return step(state, (data, point))
+    def step_one(state: HMCState, data: Any, points: Points) -> HMCState:
+        return step(state, (data, points))
 
     step_chains = jax.vmap(step_one, (0, None, None))
 
-    def advance(state: HMCState, data: StrataData, point: WhiteningPoint) -> tuple[HMCState, HMCState]:
+    def advance(state: HMCState, data: Any, points: Points) -> tuple[HMCState, HMCState]:
         def body(state: HMCState, _: None) -> tuple[HMCState, HMCState]:
-            state = step_chains(state, data, point)
+            state = step_chains(state, data, points)
             return state, state._replace(z_grad=None, adapt_state=state.adapt_state.step_size, rng_key=None)
 
         return jax.lax.scan(body, state, length=CHUNK)
@@ -277,16 +294,21 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
 
 
 @lru_cache(maxsize=32)
-def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Parameters, Array]]:
+def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Any, Array]]:
     """Return the function from unconstrained positions to sites, parameters and interval log likelihoods."""
 
     @_traced_alone
-    def one(position: Position, data: StrataData, point: WhiteningPoint) -> tuple[Position, Parameters, Array]:
-        values = _sites(constrain_fn(variant.model, (data, point), {}, position, return_deterministic=True))
-        return values, variant.parameters(values, data), variant.interval_log_likelihood(values, data)
+    def one(position: Position, data: Any, points: Points) -> tuple[Position, Any, Array]:
+        values = _values(variant, position, data, points)
+        return values, variant.parameters(values, data), interval_log_likelihood(variant, values, data)
 
-    draws = jax.vmap(one, (0, None, None))
-    return jax.jit(jax.vmap(draws, (0, None, None)))
+    def all_draws(positions: Position, data: Any, points: Points) -> tuple[Position, Any, Array]:
+        shape = next(iter(positions.values())).shape[:2]
+        flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in positions.items()}
+        found = jax.lax.map(lambda position: one(position, data, points), flat, batch_size=DRAWS_AT_ONCE)
+        return jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), found)
+
+    return jax.jit(all_draws)
 
 
 class Chains:
@@ -296,7 +318,7 @@ class Chains:
     ----------
     variant, data
         What is sampled.
-    mode, point
+    mode, points
         Where chains start, and the whitening there (`find_mode`).
     key : jax.Array
         Seed of all random numbers.
@@ -311,28 +333,28 @@ class Chains:
     def __init__(
         self,
         variant: Variant,
-        data: StrataData,
+        data: Any,
         mode: Position,
-        point: WhiteningPoint,
+        points: Points,
         *,
         key: jax.Array,
         n_chains: int,
         n_warmup: int,
         target_acceptance: float,
     ) -> None:
-        self._variant, self._data, self._point = variant, data, point
+        self._variant, self._data, self._points = variant, data, points
         self._layout = Layout.of(mode, 0)
         self._n_warmup = iterations(n_warmup)
         self._kernel = _kernel(variant, self._n_warmup, target_acceptance, self._layout)
         run_key, jitter_key = jax.random.split(key)
         start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 1)
-        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, point)
+        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, points)
         self._kept: list[HMCState] = []
         self.n_done = 0
 
     def advance(self) -> int:
         """Move each chain by some iterations, and return by how many; draws are kept once chains are warm."""
-        self._state, states = self._kernel.advance(self._state, self._data, self._point)
+        self._state, states = self._kernel.advance(self._state, self._data, self._points)
         if self.n_done >= self._n_warmup:
             self._kept.append(jax.tree.map(np.asarray, states))
         self.n_done += CHUNK
@@ -348,7 +370,7 @@ class Chains:
         # Iterations lead; chains go before draws.
         draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 1), *self._kept)
         position = self._layout.unravel(draws.z)
-        values, parameters, log_likelihood = _of_draws(self._variant)(position, self._data, self._point)
+        values, parameters, log_likelihood = _of_draws(self._variant)(position, self._data, self._points)
         statistics = {
             "diverging": draws.diverging,
             "n_steps": draws.num_steps,

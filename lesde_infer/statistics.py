@@ -21,6 +21,8 @@ from data_tools.recording import Recording
 from lesde_infer.impacts import Impact
 from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
 
+PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
+
 
 @dataclass(frozen=True)
 class StratumStatistics:
@@ -45,6 +47,25 @@ class StratumStatistics:
     increment_square: Float[np.ndarray, " time"]
     feedback: Float[np.ndarray, "time component"]
     dimension: int
+
+
+@dataclass(frozen=True)
+class PatternStatistics:
+    """What a matrix of elasticity needs of the contrasts, besides the squared norm of their increments.
+
+    Attributes
+    ----------
+    coordinates : array, shape (time, axis, class)
+        Coordinates of each class' impact along orthonormal axes of the impacts.
+    increments : array, shape (time, axis, class)
+        Increments of the contrasts between class means along the same axes; their sum over classes vanishes.
+    feedback : array, shape (time, axis)
+        λ along each axis (`lesde_infer.impacts`).
+    """
+
+    coordinates: Float[np.ndarray, "time axis class_"]
+    increments: Float[np.ndarray, "time axis class_"]
+    feedback: Float[np.ndarray, "time axis"]
 
 
 @dataclass(frozen=True)
@@ -95,11 +116,16 @@ class Statistics:
         Width of the layer.
     contrast, shared : StratumStatistics
         The two strata of class means.
+    pattern : PatternStatistics
+        What a matrix of elasticity needs besides.
     within : WithinStatistics
         The stratum of deviations.
     impact_f : array, shape (time,)
         F statistic of the impacts between classes against their scatter within: near 1 where class means
         of the impact differ by no more than the sampling of n probes explains.
+    impact_persistence : array, shape (time,)
+        Cosine between the contrasts of the impact at an interval's start and at its end, products and squares summed
+        over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
     """
 
     impact: Impact
@@ -111,8 +137,10 @@ class Statistics:
     n_features: int
     contrast: StratumStatistics
     shared: StratumStatistics
+    pattern: PatternStatistics
     within: WithinStatistics
     impact_f: Float[np.ndarray, " time"]
+    impact_persistence: Float[np.ndarray, " time"]
 
     @property
     def n_classes(self) -> int:
@@ -183,8 +211,14 @@ def compute_statistics(
         n_features=n_features,
         contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
         shared=_stack([interval.shared for interval in intervals], n_features),
+        pattern=PatternStatistics(
+            coordinates=np.stack([interval.coordinates for interval in intervals]),
+            increments=np.stack([interval.increments for interval in intervals]),
+            feedback=np.stack([interval.axis_feedback for interval in intervals]),
+        ),
         within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
         impact_f=np.array([interval.impact_f for interval in intervals]),
+        impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
     )
 
 
@@ -204,9 +238,14 @@ class _Interval:
 
     contrast: _Products
     shared: _Products
+    coordinates: Float[np.ndarray, "axis class_"]
+    increments: Float[np.ndarray, "axis class_"]
+    axis_feedback: Float[np.ndarray, " axis"]
     within: tuple[float, float, float]
     """|deviations|², ⟨deviations, change⟩ and |change|²."""
     impact_f: float
+    impact_products: tuple[float, float, float]
+    """Product of the contrasts of the impact at start and end, and their squares."""
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot) -> "_Interval":
@@ -215,6 +254,7 @@ class _Interval:
         contrast = increment - mean
         directions = before.directions
         change = after.deviations - before.deviations
+        start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
         return cls(
             contrast=_Products(
                 (directions.contrast**2).sum(axis=(1, 2)),
@@ -228,12 +268,16 @@ class _Interval:
                 float((mean**2).sum()),
                 directions.shared_feedback,
             ),
+            coordinates=directions.coordinates.T,
+            increments=directions.axes @ contrast.T,
+            axis_feedback=directions.axis_feedback,
             within=(
                 float(np.vdot(before.deviations, before.deviations)),
                 float(np.vdot(before.deviations, change)),
                 float(np.vdot(change, change)),
             ),
             impact_f=before.impact_f,
+            impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
         )
 
 
@@ -245,6 +289,15 @@ def _stack(products: list[_Products], dimension: int) -> StratumStatistics:
         feedback=np.stack([p.feedback for p in products]),
         dimension=dimension,
     )
+
+
+def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " time"]:
+    """Cosine from sums over intervals nearby; 1 where impacts vanish."""
+    reach = max(2, round(PERSISTENCE_SHARE * len(products)))
+    nearby = np.ones(2 * reach + 1)  # sums of their own: differences of running totals would lose impacts that decay
+    sums = np.stack([np.convolve(column, nearby)[reach : reach + len(products)] for column in products.T], axis=1)
+    scale = np.sqrt(sums[:, 1]) * np.sqrt(sums[:, 2])
+    return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
 
 
 def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) -> WithinStatistics:

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from data_tools.errors import InputError
-from lesde_infer.cli import demo, fit_commands, inspection, recording_commands, report_command
+from lesde_infer.cli import (
+    calibrate_command,
+    demo,
+    fit_commands,
+    inspection,
+    moments_command,
+    recording_commands,
+    report_command,
+)
 from lesde_infer.cli.console import printable
 from lesde_infer.cli.failure import BAD_INPUT, FAILURE, INTERRUPTED, CommandError, is_failed_computation
 
@@ -23,7 +31,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (demo, recording_commands, inspection, fit_commands, report_command):
+for module in (
+    demo,
+    recording_commands,
+    inspection,
+    fit_commands,
+    calibrate_command,
+    moments_command,
+    report_command,
+):
     module.register(app)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from data_tools.errors import InputError
 from lesde_infer.cli.console import note, plain_table, progress_bars, results_console
+from lesde_infer.cli.moments_command import moments_beside_posterior, show_beside_posterior
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
@@ -74,6 +75,7 @@ def fit(
     if out is not None:
         result.save(out, force=force)
     summary = result.to_json()
+    summary["moments"] = moments_beside_posterior(file, result.settings.layer, group, until)
     show_fit(result, summary, results_console(json))
     if out is not None and json != "-":
         print(f"\nposterior: {out}")
@@ -118,6 +120,7 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
         f"sampler                  r-hat ≤ {summary['r_hat_max']:.3f}, ESS ≥ {summary['ess_bulk_min']:.0f} bulk and "
         f"{summary['ess_tail_min']:.0f} tail, {summary['divergences']} divergences, {summary['wall_seconds']:.0f} s"
     )
+    show_beside_posterior(summary, console)
     for flag in summary["flags"]:
         console.print(f"flag {flag['name']}, steps {flag['start_step']} to {flag['stop_step']}: {flag['message']}")
 

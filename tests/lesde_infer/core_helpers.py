@@ -11,6 +11,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import CurvePrior, curve_design
 from lesde_infer.model import StrataData
 
+CASES = ["I", "L", "R", "R hidden"]
 SIZES = {2: (3, 6), 3: (4, 2, 5), 5: (2, 4, 3, 6, 5)}
 
 
@@ -60,6 +61,13 @@ def make_run(n_classes, n_features, n_records=4, *, seed=0, corrupted=True):
     bias = rng.normal(size=n_classes) + 0.1 * rng.normal(size=(n_records, n_classes))
     logits = np.einsum("tnp,tkp->tnk", features, weight) + bias[:, None]
     return Run(steps, time, labels, given, features, logits, weight, bias)
+
+
+def make_case(case, n_classes, seed, **options):
+    """Return a run, and the layer and impact to fit; hidden features are wider or narrower than the logits by seed."""
+    width = n_classes if case == "L" else (n_classes + 2 if seed % 2 else max(n_classes - 1, 2))
+    run = make_run(n_classes, width, seed=seed, **options)
+    return run, "out" if case == "R" else "hidden", case[0]
 
 
 def class_means(features, labels):
@@ -114,36 +122,65 @@ def expected_increment(means, operator, constant, length):
     return linalg.expm(augmented * length)[:size, size].reshape(means.shape)
 
 
-def random_strata(rng, n_intervals, dimensions, n_components=1, *, measured=False, feedback=1.0):
+def neighbouring_median(values, n_steps, reach=5):
+    """Median over an interval and the ``reach`` before and after it that are as short, or as long, as it is."""
+    middle = np.sqrt(n_steps.min() * n_steps.max())
+    result = []
+    for i, n in enumerate(n_steps):
+        alike = [j for j, other in enumerate(n_steps) if (other >= middle) == (n >= middle)]
+        place = alike.index(i)
+        result.append(np.median([values[j] for j in alike[max(place - reach, 0) : place + reach + 1]]))
+    return np.array(result)
+
+
+def relative_log_length(n_steps):
+    """From 0 for the shortest interval to 1 for the longest, as logarithms."""
+    return np.log(n_steps / n_steps.min()) / np.log(n_steps.max() / n_steps.min())
+
+
+def random_strata(
+    rng, n_intervals, dimensions, n_components=1, *, numbers=(), measured=False, mixed=False, feedback=1.0
+):
     """Return StrataData of increments of our own, and the vectors (directions, increments) they were collapsed from.
 
-    Directions are orthogonal, as those of the impacts are. ``measured`` makes the last stratum a measured log variance
-    with an error, as `lesde_infer.assembly` does for individual noise.
+    Directions are orthogonal, as those of the impacts are, but for the strata in ``numbers``, whose increments and
+    directions are numbers of either sign. ``measured`` makes the last stratum a measured log variance with an error, as
+    `lesde_infer.assembly` does for individual noise.
     """
     n_strata, n_classes = len(dimensions), 3
+    numbers = {*numbers, *([n_strata - 1] if measured else [])}
     steps = rng.integers(1, 40, size=n_intervals)
     lengths = 0.1 * steps
     directions, increments = [], []
-    for d in dimensions:
-        axes = np.array([linalg.qr(rng.normal(size=(d, d)))[0][:n_components] for _ in range(n_intervals)])
-        padded = np.zeros((n_intervals, n_components, d))
-        padded[:, : axes.shape[1]] = axes * rng.uniform(0.5, 2.0, size=(n_intervals, axes.shape[1], 1))
-        directions.append(padded)
+    for s, d in enumerate(dimensions):
+        if s in numbers:
+            directions.append(rng.normal(size=(n_intervals, n_components, 1)))
+        else:
+            axes = np.array([linalg.qr(rng.normal(size=(d, d)))[0][:n_components] for _ in range(n_intervals)])
+            padded = np.zeros((n_intervals, n_components, d))
+            padded[:, : axes.shape[1]] = axes * rng.uniform(0.5, 2.0, size=(n_intervals, axes.shape[1], 1))
+            directions.append(padded)
         increments.append(rng.normal(size=(n_intervals, d)))
     square = np.array([(u**2).sum(axis=-1) for u in directions])
     product = np.array([np.einsum("tjd,td->tj", u, x) for u, x in zip(directions, increments, strict=True)])
+    number = np.zeros((n_strata, n_intervals))
+    for s in numbers:
+        square[s], product[s], number[s] = directions[s][:, :, 0], 0.0, increments[s][:, 0]
     is_rate, error = np.ones(n_strata), np.zeros((n_strata, n_intervals))
     exposure = np.tile(lengths / n_classes, (n_strata, 1))
     log_length = np.tile(0.5 * np.log(lengths), (n_strata, 1))
     feedbacks = feedback * rng.uniform(0.1, 1.0, size=square.shape)
     if measured:
         is_rate[-1], error[-1], exposure[-1], log_length[-1], feedbacks[-1] = 0.0, 0.3, 1.0, 0.0, 0.0
-    prior = CurvePrior(*(jnp.asarray(rng.uniform(0.5, 2.0, size=2 * n_strata)) for _ in range(4)))
+    n_curves = (3 if mixed else 2) * n_strata
+    prior = CurvePrior(*(jnp.asarray(rng.uniform(0.5, 2.0, size=n_curves)) for _ in range(4)))
     midpoints = np.cumsum(lengths) - lengths / 2
     data = StrataData(
         direction_square=jnp.asarray(square),
         direction_increment=jnp.asarray(product),
+        increment=jnp.asarray(number),
         increment_square=jnp.asarray([(x**2).sum(axis=-1) for x in increments]),
+        is_number=jnp.asarray([s in numbers for s in range(n_strata)], float),
         feedback=jnp.asarray(feedbacks),
         dimension=jnp.asarray(dimensions, float),
         exposure=jnp.asarray(exposure),
@@ -156,6 +193,7 @@ def random_strata(rng, n_intervals, dimensions, n_components=1, *, measured=Fals
         design=curve_design(midpoints, float(lengths.sum()), 0.04 * float(lengths.sum())),
         lengths=jnp.asarray(lengths),
         n_steps=jnp.asarray(steps, float),
+        relative_length=jnp.asarray(relative_log_length(steps) if mixed else np.ones(n_intervals)),
         n_classes=jnp.asarray(n_classes, float),
     )
     return data, directions, increments

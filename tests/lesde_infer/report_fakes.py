@@ -72,6 +72,7 @@ def make_fit(seed=0, **kwargs):
         "kappa": 1e-4 * np.exp(wiggle) * np.cos(steps / 4000.0),
         "global_scale": 0.1 * np.exp(-steps / 4000.0 + wiggle),
         "class_scale": 0.02 * np.exp(-steps / 5000.0 + wiggle),
+        "impact_scale": 0.07 * np.exp(-steps / 6000.0 + wiggle),
         "individual_scale": 0.004 * np.exp(-steps / 9000.0 + wiggle),
     }
     scalars = {"tail_index": 0.6 + wiggle[..., 0], "paper_tail_index": 0.75 + wiggle[..., 0]}

@@ -55,7 +55,7 @@ def replace(file, name, values):
     file[name] = values
 
 
-COMMANDS = [("fit",), ("inspect",)]
+COMMANDS = [("fit",), ("inspect",), ("moments",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -166,8 +166,10 @@ class TestWhatCannotBeFitted:
         assert "too few" in fails("fit", recording, "--until", "5")
         assert "at least two" in fails("fit", recording, "--until", "0")
 
-    def test_an_elasticity_that_is_not_there_yet(self, fails, recording):
-        assert "--elasticity homogeneous" in fails("fit", recording, "--elasticity", "matrix")
+    def test_a_matrix_of_more_classes_than_a_record_tells(self, fails, tmp_path):
+        message = fails("fit", write(tmp_path / "many.h5", n_classes=21), "--elasticity", "matrix")
+        assert "21 classes make 441 elasticities" in message
+        assert "--elasticity homogeneous" in message
 
 
 class TestOutputs:
@@ -180,6 +182,7 @@ class TestOutputs:
             ("fit", recording, "--out", kept),
             ("fit", recording, "--json", kept),
             ("inspect", recording, "--json", kept),
+            ("moments", recording, "--json", kept),
             ("convert", archive, "--out", kept),
             ("simulate", "--out", kept),
             ("record", "--out", kept),

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.xdist_group("concurrent")  # one compilation serves all
 def submodels(tmp_path_factory):
     run = make_run(3, 3, n_records=12, seed=4)
     with run.write(tmp_path_factory.mktemp("concurrent") / "run.h5") as recording:
-        return assemble(compute_statistics(recording, "hidden", "I"))
+        return assemble(compute_statistics(recording, "hidden", "I"), "constant")
 
 
 def sampler(submodels, seed=1):
-    return ConcurrentSampler(submodels, curve="constant", mixed=False, seed=seed, n_chains=2)
+    return ConcurrentSampler(submodels, seed=seed, n_chains=2)
 
 
 def locations(sampled):
@@ -80,7 +80,7 @@ def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     sampled.replace_diverged()
     seen = []
     sampled.run_until(100, lambda *report: seen.append(report))
-    assert seen[-1][1:] == (3 * 50 + CAREFUL_WARMUP + 100,) * 2
+    assert seen[-1][1:] == ((len(submodels) - 1) * 50 + CAREFUL_WARMUP + 100,) * 2
     for index, (old, new) in enumerate(zip(before, locations(sampled), strict=True)):
         assert new.shape[1] == 100
         assert np.array_equal(new[:, :50], old) == (index != 2)

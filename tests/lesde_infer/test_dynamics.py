@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dynamics_helpers import case, class_means, constant_rates, run
 from scipy import integrate, linalg, optimize, special, stats
 
 from data_tools.errors import InputError
@@ -9,47 +10,6 @@ from lesde_infer import dynamics
 from lesde_infer.dynamics import simulate_records
 from lesde_infer.integrators import SMALLEST_PULL
 from lesde_infer.interval_rates import IntervalRates
-
-SIZES = {2: (3, 5), 3: (4, 2, 5), 4: (3, 6, 2, 4), 5: (2, 4, 1, 3, 5)}
-
-
-def constant_rates(alpha, beta, kappa, n_classes, *, n_draws=1, n_intervals=1, sd=(0.0, 0.0, 0.0), dof=np.inf):
-    def full(value):
-        return np.full((n_draws, n_intervals), float(value))
-
-    degrees = np.full(n_draws, float(dof))
-    return IntervalRates.from_elasticity(
-        full(alpha),
-        full(beta),
-        full(kappa),
-        n_classes=n_classes,
-        global_sd=full(sd[0]),
-        class_sd=full(sd[1]),
-        individual_sd=full(sd[2]),
-        global_dof=degrees,
-        class_dof=degrees,
-        individual_dof=degrees,
-    )
-
-
-def case(n_classes, n_features, *, seed=0, corrupted=False):
-    """Samples of unequal classes in random order, whose given labels may differ from their classes."""
-    rng = np.random.default_rng(seed)
-    groups = rng.permutation(np.repeat(np.arange(n_classes), SIZES[n_classes]))
-    given = rng.permutation(groups) if corrupted else groups
-    return rng.normal(size=(len(groups), n_features)), groups, given
-
-
-def run(features, groups, given, length, rates, impact, **options):
-    """Simulate intervals of one length without noise; return the last record of the first draw."""
-    n_intervals = rates.n_intervals
-    defaults = {"seed": 0, "keep": np.array([n_intervals]), "n_classes": int(groups.max()) + 1, "noise": False}
-    lengths = np.full(n_intervals, length)
-    return simulate_records(features, groups, given, lengths, rates, impact, **{**defaults, **options})[0, -1]
-
-
-def class_means(features, groups):
-    return np.array([features[groups == k].mean(axis=0) for k in range(groups.max() + 1)])
 
 
 def drift(features, groups, given, alpha, beta, kappa, impact, weight=None, bias=None):
@@ -253,53 +213,6 @@ def test_a_path_that_leaves_double_precision_is_not_a_number_from_there_on():
     assert np.isnan(records[2]).all()
 
 
-@pytest.mark.parametrize("stratum", [0, 1, 2])
-def test_each_noise_moves_its_stratum_and_no_other(stratum):
-    features, groups, given = case(3, 5)
-    sd = np.eye(3)[stratum]
-    rates = constant_rates(0.0, 0.0, 0.0, 3, n_intervals=4, sd=sd, dof=3)
-    change = run(features, groups, given, 1.0, rates, "I", noise=True) - features
-    means = class_means(change, groups)
-    parts = [means.mean(axis=0), means - means.mean(axis=0), change - means[groups]]
-    for index, part in enumerate(parts):
-        if index == stratum:
-            assert np.abs(part).max() > 0.1
-        else:
-            np.testing.assert_allclose(part, 0.0, atol=1e-14)
-
-
-@pytest.mark.parametrize("dof", [2.5, 8.0, np.inf])
-def test_squared_size_of_each_stratum_follows_the_f_distribution(dof):
-    """A multivariate t of m dimensions and scale s has |x|²/(m s²) ~ F(m, dof)."""
-    features, groups, given = case(3, 2)
-    sd = (0.5, 1.5, 3.0)
-    rates = constant_rates(0.0, 0.0, 0.0, 3, n_draws=2000, n_intervals=1, sd=sd, dof=dof)
-    keep = np.array([1])
-    final = simulate_records(features, groups, given, np.ones(1), rates, "I", seed=7, keep=keep, n_classes=3)[:, 0]
-    change = final - features
-    means = np.stack([change[:, groups == k].mean(axis=1) for k in range(3)], axis=1)
-    common = means.mean(axis=1, keepdims=True)
-    strata = [(common, 2), (means - common, 4), (change - means[:, groups], (len(groups) - 3) * 2)]
-    for scale, (part, dimensions) in zip(sd, strata, strict=True):
-        ratio = (part**2).sum(axis=(1, 2)) / (dimensions * scale**2)
-        expected = stats.f(dimensions, dof) if np.isfinite(dof) else stats.chi2(dimensions, scale=1 / dimensions)
-        # The seed is fixed; a correct sampler fails one of these nine tests for 1 seed in 1000.
-        assert stats.kstest(ratio, expected.cdf).pvalue > 1e-4
-
-
-def test_noise_is_independent_between_intervals_draws_and_strata():
-    features, groups, given = case(3, 2)
-    rates = constant_rates(0.0, 0.0, 0.0, 3, n_draws=400, n_intervals=2, sd=(1.0, 1.0, 1.0))
-    keep = np.array([0, 1, 2])
-    records = simulate_records(features, groups, given, np.ones(2), rates, "I", seed=8, keep=keep, n_classes=3)
-    steps = np.diff(records, axis=1)
-    means = np.stack([steps[:, :, groups == k].mean(axis=2) for k in range(3)], axis=2)
-    series = np.stack([means.mean(axis=2)[..., 0], (means[:, :, 0] - means[:, :, 1])[..., 0]], axis=1).reshape(400, 4)
-    correlation = np.corrcoef(np.concatenate([series, np.roll(series, 1, axis=0)], axis=1).T)
-    off_diagonal = correlation[~np.eye(8, dtype=bool)]
-    assert np.abs(off_diagonal).max() < 4.5 / np.sqrt(400)
-
-
 def test_draws_depend_neither_on_batches_nor_on_kept_records(monkeypatch):
     features, groups, given = case(3, 3, corrupted=True)
     rates = constant_rates(1.0, 0.2, 0.1, 3, n_draws=7, n_intervals=6, sd=(0.2, 0.2, 0.2), dof=3)
@@ -321,7 +234,7 @@ def test_each_draw_and_interval_uses_its_own_rates_and_length():
     lengths = rng.uniform(0.5, 2.0, size=3)
     zeros, gaussian = np.zeros((2, 3)), np.full(2, np.inf)
     gamma, global_rate, kappa = rng.normal(size=(3, 2, 3))
-    rates = IntervalRates(gamma, global_rate, kappa, zeros, zeros, zeros, gaussian, gaussian, gaussian)
+    rates = IntervalRates(gamma, global_rate, kappa, *[zeros] * 4, *[gaussian] * 4)
     keep = np.array([3])
     final = simulate_records(features, groups, given, lengths, rates, "I", seed=0, keep=keep, n_classes=3)[:, 0]
     means = class_means(features, groups)
@@ -379,14 +292,16 @@ def test_bad_input_is_refused_in_one_line(change, message):
         ({"kappa": np.zeros((2, 4))}, r"kappa has shape \(2, 4\)"),
         ({"global_sd": -np.ones((2, 3))}, "global_sd is negative in draw 0, interval 0"),
         ({"class_sd": np.full((2, 3), np.nan)}, "class_sd is not finite"),
+        ({"impact_sd": -np.ones((2, 3))}, "impact_sd is negative"),
+        ({"impact_dof": np.ones(3)}, r"impact_dof has shape \(3,\)"),
         ({"class_dof": np.array([1.0, 0.0])}, "class_dof must be positive"),
         ({"individual_dof": np.array([1.0, np.nan])}, "individual_dof must be positive"),
     ],
 )
 def test_bad_rates_are_refused(change, message):
     matrix, vector = np.zeros((2, 3)), np.ones(2)
-    names = ("gamma", "global_rate", "kappa", "global_sd", "class_sd", "individual_sd")
+    names = ("gamma", "global_rate", "kappa", "global_sd", "class_sd", "impact_sd", "individual_sd")
     valid = dict.fromkeys(names, matrix)
-    valid |= dict.fromkeys(("global_dof", "class_dof", "individual_dof"), vector)
+    valid |= dict.fromkeys(("global_dof", "class_dof", "impact_dof", "individual_dof"), vector)
     with pytest.raises(InputError, match=message):
         IntervalRates(**{**valid, **change})

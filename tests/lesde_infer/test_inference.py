@@ -8,6 +8,7 @@ import xarray as xr
 
 from data_tools.errors import InputError
 from lesde_infer import diagnostics, inference
+from lesde_infer.assembly import STRATA
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.inference import ConvergenceError, fit
 from lesde_infer.simulation import simulate
@@ -59,6 +60,9 @@ def test_noise_scales_lie_in_their_intervals(fitted):
     for name, truth in (("class_scale", 1e-3), ("global_scale", 2e-3), ("individual_scale", 2e-3)):
         low, high = np.quantile(fitted.posterior[name].isel(time=0), [0.001, 0.999])
         assert low < truth < high, f"{name}: {truth} outside {low:.3g} to {high:.3g}"
+    # Along the impact it is given in units of what was seen across it, which scatters from one interval to the next.
+    low, high = np.quantile(np.exp(np.log(fitted.posterior["impact_scale"]).mean("time")), [0.001, 0.999])
+    assert low < 1e-3 < high
 
 
 def test_elasticity_is_alpha_minus_beta(fitted):
@@ -83,7 +87,8 @@ def test_the_data_tree_follows_the_arviz_schema(fitted):
     )
     assert fitted.posterior["gamma"].dims == ("chain", "draw", "time")
     assert fitted.posterior["tail_index"].dims == ("chain", "draw")
-    assert set(fitted.data["log_likelihood"].data_vars) == {"contrast", "shared", "growth", "individual"}
+    assert set(fitted.data["log_likelihood"].data_vars) == set(STRATA)
+    assert list(fitted.posterior["degrees"].coords["stratum"].to_numpy()) == list(STRATA)
     for name, values in fitted.data["log_likelihood"].data_vars.items():
         assert np.isfinite(values).all(), name
 
@@ -141,6 +146,7 @@ def test_interval_rates_are_those_of_the_posterior(fitted):
     low, high = np.quantile(fitted.posterior["gamma"], [0.0, 1.0])
     assert np.all((rates.gamma >= low) & (rates.gamma <= high))
     assert np.isinf(rates.class_dof).all()
+    assert np.isinf(rates.impact_dof).all()
 
 
 def test_replicated_noise_is_as_large_as_it_was_recorded(fitted):
@@ -152,7 +158,7 @@ def test_replicated_noise_is_as_large_as_it_was_recorded(fitted):
     # Individual noise scatters by its Student-t factor, far more than by error.
     variance, measured = np.log(np.median(rates.individual_sd, axis=0) ** 2), observed["log_variance"].to_numpy()
     assert np.abs(variance - measured).max() < 0.1 < measured.std()
-    for sd, scale in ((rates.class_sd, 1e-3), (rates.global_sd, 2e-3)):
+    for sd, scale in ((rates.class_sd, 1e-3), (rates.impact_sd, 1e-3), (rates.global_sd, 2e-3)):
         assert np.median(sd) == pytest.approx(scale * np.sqrt(30.0), rel=0.25)
 
 
@@ -182,7 +188,7 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
         ({"impact": "Q"}, "impact 'Q' is unknown; choose one of I, L, R"),
         ({"curve": "spline"}, "curve 'spline' is unknown; choose one of constant, power, gp"),
         ({"group": "colour"}, "group 'colour' is unknown"),
-        ({"elasticity": "matrix"}, "elasticity 'matrix' is not available"),
+        ({"elasticity": "diagonal"}, "elasticity 'diagonal' is unknown; choose one of homogeneous, matrix"),
         ({"until": 60, "curve": "gp"}, "3 records are too few for curve 'gp', which needs 17"),
         ({"until": 0}, "1 record.* up to step 0"),
     ],

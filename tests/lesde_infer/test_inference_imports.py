@@ -50,7 +50,9 @@ sys.exit(main(sys.argv[1:]))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["record", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["fit", "--help"], ["moments", "--help"], ["record", "--help"], ["demo", "--help"]]
+)
 def test_help_imports_nothing_slow(arguments):
     code = f"""
 import sys

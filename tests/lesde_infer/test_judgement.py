@@ -43,7 +43,7 @@ def posterior(gamma, global_rate=None, **more):
     )
 
 
-def constants(impact_f=1e4, feedback=0.0, shared_feedback=0.0):
+def constants(impact_f=1e4, persistence=1.0, shared_feedback=0.0):
     ones = np.ones(TIMES)
     return xr.Dataset(
         {
@@ -51,7 +51,7 @@ def constants(impact_f=1e4, feedback=0.0, shared_feedback=0.0):
             "class_size": ("class_", [100, 100, 100]),
             "length": ("time", Record.lengths),
             "impact_f": ("time", impact_f * ones),
-            "contrast_feedback": ("time", feedback * ones),
+            "impact_persistence": ("time", persistence * ones),
             "shared_feedback": ("time", shared_feedback * ones),
         }
     )
@@ -118,14 +118,23 @@ def test_a_posterior_as_wide_as_the_prior_leaves_gamma_unidentified():
     assert names(find_flags(posterior(wide), constants(), prior_widths(), impact="R")) == ["gamma_not_identified"]
 
 
-def test_long_intervals_bound_gamma_only_where_residuals_relax_within_them():
-    curved = constants(feedback=0.2)  # z = 0.1 · 25 · 0.2/3 = 0.17, and 0.67 where γ is four times as large
-    jump = np.where(np.arange(TIMES) < 20, 0.1, 0.4) * (1 + 0.05 * noise(1, 1))
-    flags = find_flags(posterior(jump), curved, prior_widths(), impact="R")
+@pytest.mark.parametrize("impact", ["I", "L", "R"])
+def test_long_intervals_bound_gamma_only_where_impacts_fluctuate_within_them(impact):
+    fluctuating = constants(persistence=np.where(np.arange(TIMES) < 20, 0.98, 0.96))
+    flags = find_flags(posterior(ELASTIC), fluctuating, prior_widths(), impact=impact)
     assert names(flags) == ["interval_bias"]
     assert (flags[0].start_step, flags[0].stop_step) == (500, 1000)
-    in_bursts = posterior(jump, relaxation=(("chain", "draw"), np.abs(noise(5))))
-    assert find_flags(in_bursts, curved, prior_widths(), impact="R") == []
+    assert "burst" in flags[0].message
+
+
+def test_bursts_of_short_intervals_leave_nothing_to_warn_of():
+    in_bursts = posterior(ELASTIC, interval_exponent=(("chain", "draw", "stratum"), noise(5, 5)))
+    assert find_flags(in_bursts, constants(persistence=0.5), prior_widths(), impact="R") == []
+
+
+def test_what_is_not_identified_is_not_said_to_be_biased():
+    flags = find_flags(posterior(ELASTIC), constants(impact_f=0.5, persistence=0.5), prior_widths(), impact="R")
+    assert names(flags) == ["gamma_not_identified"]
 
 
 def test_a_mean_that_relaxes_at_once_leaves_beta_unidentified():

@@ -1,4 +1,4 @@
-"""The collapsed Student-t against the density of all coordinates, and the attenuation of long intervals."""
+"""The collapsed Student-t against the density of all coordinates."""
 
 from functools import partial
 
@@ -7,15 +7,14 @@ import pytest
 from scipy import integrate, linalg, stats
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.noise import CollapsedStudentT, attenuation, residual_square
+from lesde_infer.noise import CollapsedStudentT, explained_square
 
 
 def one_interval(coefficients, directions, increment, log_scale, degrees, dimension=None):
     """Log density of one increment given as a vector, from inner products only."""
+    products = (coefficients, (directions**2).sum(axis=-1), directions @ increment)
     distribution = CollapsedStudentT(
-        jnp.asarray(coefficients)[None, None],
-        jnp.asarray((directions**2).sum(axis=-1))[None, None],
-        jnp.asarray(directions @ increment)[None, None],
+        explained_square(*(jnp.asarray(product)[None, None] for product in products)),
         jnp.array([[log_scale]]),
         jnp.array([[degrees]]),
         jnp.array([[float(len(increment) if dimension is None else dimension)]]),
@@ -63,13 +62,26 @@ def test_many_degrees_of_freedom_are_a_normal():
     assert found == pytest.approx(stats.norm.logpdf(increment).sum(), abs=1e-4)
 
 
-def test_residual_is_the_squared_norm_of_what_is_left():
+def test_every_interval_has_degrees_of_freedom_of_its_own():
+    rng = np.random.default_rng(5)
+    square, log_scale = rng.uniform(0.1, 9.0, size=(2, 4)), rng.normal(size=(2, 4))
+    degrees, dimension = rng.uniform(0.5, 20.0, size=(2, 4)), np.array([1, 3])
+    values = (np.zeros((2, 4)), log_scale, degrees, dimension[:, None].astype(float))
+    found = CollapsedStudentT(*map(jnp.asarray, values)).log_prob(jnp.asarray(square))
+    for s, d in enumerate(dimension):
+        for t in range(4):
+            increment = np.sqrt(square[s, t] / d) * np.ones(d)
+            exact = stats.multivariate_t(np.zeros(d), np.exp(2 * log_scale[s, t]) * np.eye(d), df=degrees[s, t])
+            assert float(found[s, t]) == pytest.approx(exact.logpdf(increment), rel=1e-10)
+
+
+def test_what_is_explained_is_the_squared_norm_less_that_of_what_is_left():
     rng = np.random.default_rng(4)
     directions = linalg.qr(rng.normal(size=(6, 6)))[0][:2] * np.array([[2.0], [0.1]])
     coefficients, increment = rng.normal(size=2), rng.normal(size=6)
-    arguments = (coefficients, (directions**2).sum(axis=1), directions @ increment, increment @ increment)
-    exact = ((increment - coefficients @ directions) ** 2).sum()
-    assert float(residual_square(*map(jnp.asarray, arguments))) == pytest.approx(exact, rel=1e-12)
+    arguments = (coefficients, (directions**2).sum(axis=1), directions @ increment)
+    exact = increment @ increment - ((increment - coefficients @ directions) ** 2).sum()
+    assert float(explained_square(*map(jnp.asarray, arguments))) == pytest.approx(exact, rel=1e-12)
 
 
 def test_extreme_values_keep_density_and_gradient_finite():
@@ -80,7 +92,8 @@ def test_extreme_values_keep_density_and_gradient_finite():
     def total(coefficients, log_scale, degrees):
         square, product = jnp.array([[[4.0], [0.0], [4.0], [1e-30]]]), jnp.array([[[2.0], [0.0], [2.0], [1e-15]]])
         dimension = jnp.array([[2048.0]])
-        distribution = CollapsedStudentT(coefficients, square, product, log_scale, degrees, dimension)
+        explained = explained_square(coefficients, square, product)
+        distribution = CollapsedStudentT(explained, log_scale, degrees, dimension)
         return distribution.log_prob(jnp.array([[1.0, 0.0, 1.0, 1.0]])).sum()
 
     for coefficient in (0.0, 0.5, -1e21, 1e21):
@@ -89,7 +102,7 @@ def test_extreme_values_keep_density_and_gradient_finite():
                 arguments = (
                     jnp.full((1, 4, 1), coefficient),
                     jnp.full((1, 4), log_scale),
-                    jnp.array([[degrees]]),
+                    jnp.full((1, 4), degrees),
                 )
                 value, gradients = total(*arguments)
                 assert np.isfinite(value), (coefficient, log_scale, degrees)
@@ -97,36 +110,6 @@ def test_extreme_values_keep_density_and_gradient_finite():
 
 
 def test_collapsed_density_does_not_pretend_to_simulate():
-    distribution = CollapsedStudentT(*(jnp.ones((1, 1, 1)) for _ in range(3)), *(jnp.ones((1, 1)) for _ in range(3)))
+    distribution = CollapsedStudentT(*(jnp.ones((1, 1)) for _ in range(4)))
     with pytest.raises(NotImplementedError, match="dynamics"):
         distribution.sample(jax.random.key(0))
-
-
-def test_attenuation_is_the_mean_of_a_relaxing_residual():
-    for theta in (1e-6, 0.01, 0.3, 5.0):
-        for n in (1, 2, 17, 400):
-            exact = np.mean([np.exp(-theta * j) for j in range(n)])
-            assert float(attenuation(jnp.asarray(theta), jnp.array([float(n)]))[0]) == pytest.approx(exact, rel=1e-12)
-
-
-@pytest.mark.parametrize("theta", [0.0, 1e-12, 0.1, 3.0, 1e4, 1e300])
-def test_one_step_is_never_attenuated(theta):
-    assert float(attenuation(jnp.asarray(theta), jnp.ones(1))[0]) == 1.0
-
-
-def test_limits_of_attenuation():
-    n_steps = jnp.array([1.0, 5.0, 50.0, 1e4])
-    np.testing.assert_allclose(attenuation(jnp.asarray(0.0), n_steps), 1.0, atol=1e-5)
-    np.testing.assert_allclose(attenuation(jnp.asarray(1e3), n_steps), 1 / n_steps, rtol=1e-12)
-    # Long intervals see 1/(1 − e^−θ) steps, however long they are.
-    seen = attenuation(jnp.asarray(0.02), jnp.array([1e4, 1e6])) * jnp.array([1e4, 1e6])
-    np.testing.assert_allclose(seen, 1 / -np.expm1(-0.02), rtol=1e-12)
-
-
-def test_attenuation_falls_with_relaxation_and_with_length():
-    theta = jnp.geomspace(1e-4, 10.0, 30)
-    values = np.asarray(attenuation(theta, jnp.array([1.0, 2.0, 10.0, 100.0])))
-    assert (np.diff(values[:, 1:], axis=0) < 0).all()
-    assert (np.diff(values, axis=1) < 0).all()
-    gradient = jax.jit(jax.grad(lambda x: attenuation(x, jnp.array([1.0, 50.0])).sum()))
-    assert all(np.isfinite(gradient(jnp.asarray(x))) for x in (0.0, 1e-12, 1.0, 1e300))

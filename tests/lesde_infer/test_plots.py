@@ -1,6 +1,7 @@
 """Plots: what is drawn is what was given, axes and labels are right, nothing leaks into pyplot."""
 
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -90,6 +91,22 @@ def test_rates_over_many_decades_get_a_symmetric_logarithmic_axis_and_others_a_l
     for name in ("gamma", "alpha", "beta"):
         narrow.posterior[name] = 0.0 * narrow.posterior[name]
     assert plot_elasticity(narrow).get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_noise_of_classes_is_drawn_along_the_impact_and_across_it_where_these_are_told_apart(split):
+    fit = make_fit()
+    posterior = fit.posterior if split else fit.posterior.drop_vars("impact_scale")
+    axes = plot_noise_scales(replace(fit, posterior=posterior))
+    across, along = "shared by a class, across the impact", "shared by a class, along the impact"
+    drawn = {"global_scale": "shared by all classes", "individual_scale": "of individual samples"}
+    drawn |= {"class_scale": across, "impact_scale": along} if split else {"class_scale": "shared by a class"}
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == set(drawn.values())
+    for name, label in drawn.items():
+        median = np.median(posterior[name].to_numpy(), axis=(0, 1))
+        assert line(axes, label).get_ydata() == pytest.approx(median), name
+    assert len({drawn.get_color() for drawn in axes.lines}) == len(drawn)
+    assert axes.get_yscale() == "log"
 
 
 def test_observed_points_outside_the_band_are_marked(check):

@@ -69,8 +69,8 @@ def simulated_statistics(folder, impact, curve, n_classes, seed):
 
 def locations(all_statistics, curve):
     """Posterior draws of each stratum's location curve: (run, draw, time)."""
-    submodels = [submodel for statistics in all_statistics for submodel in assemble(statistics)]
-    sampler = ConcurrentSampler(submodels, curve=curve, mixed=False, seed=0, n_chains=4)
+    submodels = [submodel for statistics in all_statistics for submodel in assemble(statistics, curve)]
+    sampler = ConcurrentSampler(submodels, seed=0, n_chains=4)
     sampler.run_until(250)
     draws = {}
     for submodel, run in zip(submodels, sampler.draws(), strict=True):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
-from lesde_infer.replication import scale_factors, scatter
+from lesde_infer.replication import replicated_rates, scale_factors, scatter
 
 N = 4000
 
@@ -20,7 +21,7 @@ def test_factors_follow_their_closed_form(nu, d, size):
     scale = 0.7
     residual = np.full(d, size)
     density = np.full((N, 1), student_log_density(residual, scale, nu))
-    draws = scale_factors(density, np.full((N, 1), scale), np.full(N, nu), d, np.random.default_rng(1))
+    draws = scale_factors(density, np.full((N, 1), scale), np.full((N, 1), nu), d, np.random.default_rng(1))
     expected = stats.invgamma((nu + d) / 2, scale=(nu + residual @ residual / scale**2) / 2)
     assert stats.kstest(draws[:, 0], expected.cdf).pvalue > 1e-3
 
@@ -32,7 +33,7 @@ def test_factors_drawn_given_simulated_noise_are_those_of_the_prior(nu, d):
     true = stats.invgamma(nu / 2, scale=nu / 2).rvs(N, random_state=rng)
     residual = (scale * np.sqrt(true))[:, None] * rng.normal(size=(N, d))
     density = np.array([student_log_density(*pair, nu) for pair in zip(residual, scale, strict=True)])
-    draws = scale_factors(density[:, None], scale[:, None], np.full(N, nu), d, rng)[:, 0]
+    draws = scale_factors(density[:, None], scale[:, None], np.full((N, 1), nu), d, rng)[:, 0]
     assert stats.ks_2samp(draws, true).pvalue > 1e-3
     assert stats.spearmanr(draws, true).statistic > 0.3  # they know of the interval, too
 
@@ -53,3 +54,84 @@ def test_scatter_is_calibrated(error):
     share = sd**2 / (sd**2 + error**2)
     standardised = (draws - true) / (error * np.sqrt(2 * share * factors))
     assert standardised.var() == pytest.approx(1.0, abs=5 * np.sqrt(2 / N))
+
+
+STRATA = ("contrast", "class_noise", "shared", "growth", "individual")
+DIMENSIONS = {"contrast": 1, "class_noise": 5, "shared": 3, "growth": 1, "individual": 1}
+STEPS = np.array([1, 7, 49])
+LENGTHS = 0.5 * STEPS
+SCALES = {
+    "impact_scale": 0.8,
+    "class_scale": 0.3,
+    "global_scale": 0.5,
+    "individual_scale": 0.2,
+    "growth_scatter": 1e-9,
+    "individual_scatter": 1e-9,
+}
+
+
+def made_up_fit(degrees, *, split=True, exponents=None):
+    """A fit of three intervals without residuals: rates and scales that never change, and given ν by stratum."""
+    strata = [name for name in STRATA if split or name != "class_noise"]
+    dimension = [DIMENSIONS[name] + (5 if name == "contrast" and not split else 0) for name in strata]
+    curve, shape = ("chain", "draw", "time"), (2, N // 2, 3)
+    values = {"gamma": 0.3, "global_rate": 0.1, "kappa": 0.02, **SCALES}
+    if not split:
+        del values["impact_scale"]
+    variables = {name: (curve, np.full(shape, value)) for name, value in values.items()}
+    kinds = ("interval_kind",) if np.ndim(degrees) else ()
+    own = np.broadcast_to(degrees, (*shape[:2], len(strata), *np.shape(degrees)))
+    variables["degrees"] = (("chain", "draw", "stratum", *kinds), own)
+    if exponents is not None:
+        variables["interval_exponent"] = (("chain", "draw", "stratum"), np.broadcast_to(exponents, own.shape[:3]))
+    own_degrees = np.full(3, degrees) if np.ndim(degrees) == 0 else np.exp(np.linspace(*np.log(degrees), 3))
+    sd_of = dict(zip(STRATA, ("impact_scale", "class_scale", "global_scale"), strict=False))
+    exponent_of = dict(zip(strata, np.zeros(len(strata)) if exponents is None else exponents, strict=True))
+    densities = {}
+    for name, d in zip(strata, dimension, strict=True):
+        scale = values[sd_of[name] if split or name != "contrast" else "class_scale"] if name in sd_of else 1.0
+        sd = scale * np.sqrt(LENGTHS) * (STEPS / 49) ** exponent_of[name]
+        at_zero = [student_log_density(np.zeros(d), s, nu) for s, nu in zip(sd, own_degrees, strict=True)]
+        densities[name] = (curve, np.broadcast_to(at_zero, shape))
+    measured = {"log_growth": 0.02 * LENGTHS, "log_variance": np.log(0.2**2 * LENGTHS)}
+    constant = {"length": LENGTHS, "n_steps": STEPS, "relative_length": np.log(STEPS) / np.log(49)}
+    constant |= {f"{name}_error": np.full(3, 1e-9) for name in measured}
+    coordinates = {"stratum": strata}
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset(variables, coordinates),
+            "log_likelihood": xr.Dataset(densities),
+            "constant_data": xr.Dataset(
+                {name: ("time", value) for name, value in constant.items()} | {"dimension": ("stratum", dimension)},
+                coordinates,
+            ),
+            "observed_data": xr.Dataset({name: ("time", value) for name, value in measured.items()}),
+        }
+    )
+
+
+def test_noise_along_the_impact_and_across_it_are_replicated_apart():
+    """With ν so large that factors are one, each is its own scale: times √Δ, and (n/n_max)^ω of its own stratum."""
+    exponents = np.array([-0.3, 0.2, 0.1, 0.0, 0.0])
+    rates = replicated_rates(made_up_fit([1e9, 1e9], exponents=exponents), 20, seed=0)
+    for name, scale, exponent in zip(("impact", "class", "global"), (0.8, 0.3, 0.5), exponents, strict=False):
+        expected = scale * np.sqrt(LENGTHS) * (STEPS / 49) ** exponent
+        np.testing.assert_allclose(getattr(rates, f"{name}_sd"), np.tile(expected, (20, 1)), rtol=1e-3, err_msg=name)
+        assert np.isinf(getattr(rates, f"{name}_dof")).all()
+    np.testing.assert_array_equal(rates.gamma, 0.3)  # whatever attenuation there is: rates are those of the motion
+
+
+def test_contrasts_that_are_one_stratum_are_replicated_with_one_noise():
+    rates = replicated_rates(made_up_fit(3.0, split=False), 20, seed=0)
+    np.testing.assert_array_equal(rates.impact_sd, rates.class_sd)
+    assert rates.class_sd.std(axis=0).min() > 0.01
+
+
+def test_latent_factors_of_short_and_long_intervals_have_degrees_of_their_own():
+    """An increment without residual in d dimensions: λ ~ InverseGamma((ν + d)/2, ν/2), log ν linear in log length."""
+    rates = replicated_rates(made_up_fit([2.0, 32.0]), N, seed=1)
+    for name, scale, d in (("impact", 0.8, 1), ("class", 0.3, 5), ("global", 0.5, 3)):
+        factors = (getattr(rates, f"{name}_sd") / (scale * np.sqrt(LENGTHS))) ** 2
+        for t, nu in enumerate((2.0, 8.0, 32.0)):
+            expected = stats.invgamma((nu + d) / 2, scale=nu / 2)
+            assert stats.kstest(factors[:, t], expected.cdf).pvalue > 1e-3, (name, t)

@@ -1,167 +1,17 @@
-"""The collapsed statistics against all samples: densities, least squares, invariances and refusals."""
+"""The collapsed statistics of a recording: least squares, invariances and refusals."""
 
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from core_helpers import class_means, elasticity, expected_increment, linear_drift, make_run
+from core_helpers import CASES, class_means, make_case, make_run
 from scipy import stats
-from scipy.linalg import block_diag, helmert
 
 from data_tools.errors import InputError
-from lesde_infer._jax import jax, jnp
-from lesde_infer.assembly import assemble, locate
 from lesde_infer.impacts import residual_directions
-from lesde_infer.model import Parameters, increment_density, predict_intervals
 from lesde_infer.snapshots import ClassAverage, softmax
 from lesde_infer.statistics import compute_statistics
-
-CASES = ["I", "L", "R", "R hidden"]
-DEGREES = np.array([1.3, 4.0])
-EXPONENT = np.array([-0.4, 0.2])
-RELAXATION = np.array([0.03, 0.4])
-
-
-def make_case(case, n_classes, seed, **options):
-    """Return a run, and the layer and impact to fit; hidden features are wider or narrower than the logits by seed."""
-    width = n_classes if case == "L" else (n_classes + 2 if seed % 2 else max(n_classes - 1, 2))
-    run = make_run(n_classes, width, seed=seed, **options)
-    return run, "out" if case == "R" else "hidden", case[0]
-
-
-def random_rates(run, seed):
-    """Rates of both signs, of order one over an interval: array (contrast and shared) by interval."""
-    rng = np.random.default_rng([seed, 1])
-    lengths = np.diff(run.time)
-    return rng.uniform(-0.6, 0.8, size=(2, len(lengths))) * np.array([[run.n_classes], [1.0]]) / lengths
-
-
-def collapsed_log_density(statistics, rates, log_scales):
-    """Log density of contrasts and mean, interval by interval, by the package: array (contrast and shared, time)."""
-    densities = []
-    for submodel in assemble(statistics):
-        index = [("contrast", "shared").index(name) for name in submodel.strata if name in ("contrast", "shared")]
-        if not index:
-            continue
-        values = (rates, log_scales, DEGREES, EXPONENT, RELAXATION)
-        parameters = Parameters(*(jnp.asarray(value[index]) for value in values))
-        densities.append(np.asarray(interval_log_density(parameters, submodel.data, coupled=submodel.coupled)))
-    return np.concatenate(densities)
-
-
-@partial(jax.jit, static_argnames="coupled")
-def interval_log_density(parameters, data, *, coupled):
-    return increment_density(parameters, data, coupled=coupled).log_prob(data.increment_square)
-
-
-def sample_by_sample_log_density(run, layer, impact, rates, log_scales):
-    """Write the same as `collapsed_log_density` plainly: expm of the drift of all classes, explicit coordinates."""
-    features = run.logits if layer == "out" else run.features
-    n_classes = run.n_classes
-    n_steps, lengths = np.diff(run.steps), np.diff(run.time)
-    contrasts = helmert(n_classes)
-    result = np.zeros((2, len(lengths)))
-    for t, length in enumerate(lengths):
-        weight = run.weight[t] if layer == "hidden" else None
-        matrix = elasticity(*rates[:, t], n_classes)
-        drift = linear_drift(impact, matrix, features[t], run.labels, run.given, run.logits[t], weight)
-        means = class_means(features[t], run.labels)
-        expected = expected_increment(means, *drift, length)
-        seen = class_means(features[t + 1] - features[t], run.labels)
-        for stratum, basis in enumerate((contrasts, np.full((1, n_classes), 1 / n_classes))):
-            surviving = np.mean([np.exp(-RELAXATION[stratum] * j) for j in range(n_steps[t])])
-            scale = np.exp(log_scales[stratum, t]) * np.sqrt(length) * (n_steps[t] / n_steps.max()) ** EXPONENT[stratum]
-            coordinates, location = (basis @ seen).ravel(), surviving * (basis @ expected).ravel()
-            shape = scale**2 * np.eye(len(coordinates))
-            result[stratum, t] = stats.multivariate_t(location, shape, DEGREES[stratum]).logpdf(coordinates)
-    return result
-
-
-@pytest.mark.parametrize("n_classes", [2, 3, 5])
-@pytest.mark.parametrize("case", CASES)
-def test_collapsed_likelihood_is_that_of_all_samples(case, n_classes, tmp_path):
-    for seed in range(4):
-        run, layer, impact = make_case(case, n_classes, seed)
-        with run.write(tmp_path / f"{seed}.h5") as recording:
-            statistics = compute_statistics(recording, layer, impact)
-        rates = random_rates(run, seed)
-        log_scales = np.random.default_rng([seed, 2]).normal(-1.0, 1.0, size=rates.shape)
-        collapsed = collapsed_log_density(statistics, rates, log_scales)
-        plain = sample_by_sample_log_density(run, layer, impact, rates, log_scales)
-        np.testing.assert_allclose(collapsed, plain, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_gaussian_limit_is_one_dense_normal_over_all_samples(case, tmp_path):
-    """With ν → ∞ all strata together are one normal over all coordinates of all samples, up to the Jacobian."""
-    run, layer, impact = make_case(case, 3, seed=3)
-    with run.write(tmp_path / "run.h5") as recording:
-        statistics = compute_statistics(recording, layer, impact)
-    features = run.logits if layer == "out" else run.features
-    n_classes, labels, lengths = run.n_classes, run.labels, np.diff(run.time)
-    n_samples, n_features = features.shape[1:]
-    rates, kappa = random_rates(run, seed=3), 0.04
-    sigma_class, sigma_global, sigma_individual = 0.7, 0.3, 0.5
-
-    indicator = np.eye(n_classes)[labels]
-    centring = np.eye(n_samples) - indicator @ np.diag(1 / np.bincount(labels)) @ indicator.T
-    class_noise = indicator @ (np.eye(n_classes) - 1 / n_classes) @ indicator.T
-    covariance = sigma_global**2 + sigma_class**2 * class_noise + sigma_individual**2 * centring
-    # Coordinates of the strata: mean of class means, contrasts of class means, orthonormal contrasts within classes.
-    averages = indicator.T / np.bincount(labels)[:, None]
-    order = np.argsort(labels, kind="stable")
-    within = block_diag(*(helmert(size) for size in np.bincount(labels)))[:, np.argsort(order)]
-    coordinates = np.vstack([averages.mean(axis=0), helmert(n_classes) @ averages, within])
-    log_jacobian = n_features * np.linalg.slogdet(coordinates)[1]
-
-    prediction = gaussian_predictions(statistics, rates)
-    for t, length in enumerate(lengths):
-        weight = run.weight[t] if layer == "hidden" else None
-        matrix = elasticity(*rates[:, t], n_classes)
-        drift = linear_drift(impact, matrix, features[t], labels, run.given, run.logits[t], weight)
-        means = class_means(features[t], labels)
-        expected = expected_increment(means, *drift, length)[labels]
-        expected = expected + np.expm1(kappa * length) * (features[t] - means[labels])
-        seen = features[t + 1] - features[t]
-        dense = sum(
-            stats.multivariate_normal(expected[:, f], length * covariance).logpdf(seen[:, f]) for f in range(n_features)
-        )
-        strata = 0.0
-        for stratum, sigma, residual in zip(
-            (statistics.contrast, statistics.shared), (sigma_class, sigma_global), prediction[t], strict=True
-        ):
-            strata += isotropic_normal(residual, stratum.dimension, sigma**2 * length)
-        measured = statistics.within
-        variance, growth = np.exp(measured.log_variance[t]), np.exp(measured.log_growth[t])
-        spread = ((features[t] - means[labels]) ** 2).sum()
-        residual = measured.dimension * variance + (growth - np.exp(kappa * length)) ** 2 * spread
-        strata += isotropic_normal(residual, measured.dimension, sigma_individual**2 * length)
-        np.testing.assert_allclose(strata + log_jacobian, dense, rtol=1e-9)
-
-
-def gaussian_predictions(statistics, rates):
-    """Squared residuals of contrasts and mean of every interval: array (time, contrast and shared)."""
-    submodels = assemble(statistics)
-    coupled = submodels[0].coupled
-    residuals = []
-    for stratum, name in enumerate(("contrast", "shared")):
-        one, row = locate(submodels, name)
-        location = jnp.asarray(rates if coupled else rates[stratum : stratum + 1])
-        zeros = jnp.zeros(len(location))
-        parameters = Parameters(location, jnp.zeros(location.shape), zeros + 1.0, zeros, zeros)
-        # Without relaxation nothing is attenuated; the tolerance of the attenuation's own floor is tested elsewhere.
-        data_at_one_step = one._replace(n_steps=jnp.ones_like(one.n_steps))
-        c = np.asarray(predict_intervals(parameters, data_at_one_step, coupled=coupled).coefficients)[row]
-        square, product = np.asarray(one.direction_square)[row], np.asarray(one.direction_increment)[row]
-        explained = (c**2 * square - 2 * c * product).sum(axis=-1)
-        residuals.append(np.asarray(one.increment_square)[row] + explained)
-    return np.array(residuals).T
-
-
-def isotropic_normal(residual_square, dimension, variance):
-    return -0.5 * dimension * np.log(2 * np.pi * variance) - 0.5 * residual_square / variance
 
 
 def test_within_stratum_is_plain_least_squares(tmp_path):
@@ -243,6 +93,7 @@ def assert_same_statistics(one, other, rtol=1e-9, increments=1.0):
     np.testing.assert_allclose(other.within.log_growth, one.within.log_growth, rtol=rtol, atol=rtol)
     np.testing.assert_allclose(other.within.log_variance, one.within.log_variance + np.log(increments), atol=1e-9)
     np.testing.assert_allclose(other.impact_f, one.impact_f, rtol=rtol)
+    np.testing.assert_allclose(other.impact_persistence, one.impact_persistence, rtol=rtol)
 
 
 @pytest.mark.parametrize("case", CASES)

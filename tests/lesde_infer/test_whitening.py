@@ -146,7 +146,7 @@ def test_whole_model_keeps_its_density(coupled):
         sites = {
             "curve_amplitude": jnp.asarray(rng.uniform(0.2, 1.0, size=4)),
             "curve_length": jnp.asarray(rng.uniform(0.3, 1.0, size=4)),
-            "degrees_excess": jnp.asarray(rng.uniform(1.0, 3.0, size=2)),
+            "degrees_excess": jnp.asarray(rng.uniform(1.0, 3.0, size=(2, 1))),
         }
         found, expected = both(sites, jnp.asarray(0.3 * rng.normal(size=shape)), random_point(rng, shape, 5, size))
         assert float(found) == pytest.approx(float(expected), rel=1e-10)

@@ -1,0 +1,76 @@
+"""From statistics to the data of the model of a matrix of elasticity (`lesde_infer.pattern_model`)."""
+
+import numpy as np
+from jaxtyping import Float
+
+from lesde_infer._jax import jnp
+from lesde_infer.curves import curve_design, early_time
+from lesde_infer.interval_lengths import relative_length, smoothed
+from lesde_infer.pattern_model import PatternData, contrast_basis
+from lesde_infer.priors import TINY, curve_prior, rate_scale
+from lesde_infer.statistics import Statistics
+
+REFERENCE_SHARE = 0.1  # of the typical rate: below it a mean rate counts as zero
+SPREAD_SHARE = 0.5  # of the typical rate: prior median of the scatter of the pattern's entries
+
+
+def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = False) -> PatternData:
+    """Arrange the contrasts of a run for the model, and scale its priors to it.
+
+    The scale s(t) is 1 on average over the intervals, weighted by what they tell (`interval_information`): then the
+    pattern's overall size and the curve of the scale are orthogonal, and neither stands in for the other.
+    """
+    stratum, pattern, lengths = statistics.contrast, statistics.pattern, statistics.lengths
+    exposure = lengths / statistics.n_classes
+    square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
+    product = stratum.direction_increment.sum(axis=1)
+    residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
+    estimates, errors = product / square / exposure, np.sqrt(residual / square) / exposure
+    information = interval_information(statistics) + TINY
+    weight = information / information.sum()
+    typical = float(np.exp(weight @ np.log(np.maximum(np.abs(estimates), TINY))))
+    noise = np.sqrt(np.maximum(stratum.increment_square, TINY) / stratum.dimension / lengths)
+    scale = rate_scale(estimates, errors, noise)
+    duration = float(statistics.times[-1] - statistics.times[0])
+    elapsed = statistics.midpoints - statistics.times[0]
+    design = curve_design(elapsed, duration, early_time(elapsed, duration))
+    late = np.asarray(design.trend[:, 1]) - weight @ np.asarray(design.trend[:, 1])
+    basis = contrast_basis(statistics.n_classes)
+    ones = np.ones_like(elapsed)
+    return PatternData(
+        coordinates=jnp.asarray(pattern.coordinates),
+        increments=jnp.asarray(pattern.increments @ basis),
+        increment_square=jnp.asarray(stratum.increment_square[None]),
+        feedback=jnp.asarray(pattern.feedback),
+        basis=jnp.asarray(basis),
+        exposure=jnp.asarray(exposure),
+        log_length=jnp.asarray(0.5 * np.log(lengths)[None]),
+        dimension=jnp.asarray([stratum.dimension], float),
+        reference=jnp.asarray([REFERENCE_SHARE * typical]),
+        spread=jnp.asarray(SPREAD_SHARE * typical),
+        weight=jnp.asarray(weight),
+        drift=jnp.asarray(np.stack([ones, late] if drifting else [ones], axis=1)),
+        prior=curve_prior([scale], mixed=mixed),
+        design=design,
+        n_steps=jnp.asarray(statistics.n_steps, float),
+        relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else ones),
+    )
+
+
+def interval_information(statistics: Statistics) -> Float[np.ndarray, " time"]:
+    """Return the squared norm of each interval's drift in units of its noise, by least squares.
+
+    A constant pattern is fitted to all intervals, then its scale to each, smoothed; the noise is the smoothed size of
+    the increments.
+    """
+    pattern, exposure = statistics.pattern, statistics.lengths / statistics.n_classes
+    log_variance = np.log(np.maximum(statistics.contrast.increment_square, TINY) / statistics.contrast.dimension)
+    variance = np.exp(smoothed(log_variance, statistics.n_steps))
+    pushed = exposure[:, None, None] * pattern.coordinates
+    precision = 1.0 / variance
+    gram = np.einsum("t,tjk,tjl->kl", precision, pushed, pushed)
+    product = np.einsum("t,tjk,tjl->kl", precision, pattern.increments, pushed)
+    moved = pushed @ (product @ np.linalg.pinv(gram)).T
+    square = np.maximum((moved**2).sum(axis=(1, 2)), TINY)
+    scale = smoothed((moved * pattern.increments).sum(axis=(1, 2)) / square, statistics.n_steps)
+    return scale**2 * square / variance
