@@ -214,6 +214,26 @@ class Recording:
             raise InputError(f"{self.path}: layer {layer!r} was not recorded; choose one of {', '.join(self.layers)}")
         return self._features[layer]
 
+    def choose_layer(self, layer: str | None) -> str:
+        """Return the layer asked for, or the logits, or the only layer.
+
+        Raises
+        ------
+        InputError
+            If it was not recorded, or none was asked for and there are several.
+        """
+        if layer is None:
+            if self.logits is not None:
+                return self.logits
+            if len(self.layers) == 1:
+                return self.layers[0]
+            raise InputError(
+                f"{self.path}: no layer is marked as logits; choose one with --layer: {', '.join(self.layers)}"
+            )
+        if layer not in self.layers:
+            raise InputError(f"{self.path}: no layer '{layer}'; it holds {', '.join(self.layers)}")
+        return layer
+
     def elasticity(self, layer: str, group: Literal["labels", "given_labels"] = "labels") -> RecordedElasticity | None:
         """Return what was measured of the elasticity of a layer, read as it is indexed.
 

@@ -19,9 +19,9 @@ from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
 from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, no_rate_scale, rate_scale
-from lesde_infer.sampling import Variant
 from lesde_infer.statistics import Statistics, StratumStatistics
 from lesde_infer.strata_variant import StrataVariant
+from lesde_infer.variant import Variant
 
 Stratum = Literal["contrast", "class_noise", "shared", "growth", "individual"]
 STRATA: tuple[Stratum, ...] = ("contrast", "class_noise", "shared", "growth", "individual")

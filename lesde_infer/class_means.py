@@ -108,7 +108,7 @@ def read_class_means(
 
 
 def _read_run(recording: Recording, layer: str | None, group: Grouping, until: int | None) -> ClassMeans:
-    layer = _chosen_layer(recording, layer)
+    layer = recording.choose_layer(layer)
     features = recording.features(layer)
     classes, groups = np.unique(getattr(recording, group), return_inverse=True)
     if len(classes) < 2:
@@ -132,20 +132,6 @@ def _read_run(recording: Recording, layer: str | None, group: Grouping, until: i
     rounding = float(np.finfo(features.dtype).eps) / np.sqrt(recording.n_samples)
     resolution = max(rounding, 4.0 * float(np.finfo(np.float64).eps))
     return ClassMeans(recording.steps[:n_records], recording.time[:n_records], means[None], resolution, layer, group)
-
-
-def _chosen_layer(recording: Recording, layer: str | None) -> str:
-    if layer is not None:
-        if layer not in recording.layers:
-            raise InputError(f"{recording.path}: no layer '{layer}'; it holds {', '.join(recording.layers)}")
-        return layer
-    if recording.logits is not None:
-        return recording.logits
-    if len(recording.layers) == 1:
-        return recording.layers[0]
-    raise InputError(
-        f"{recording.path}: no layer is marked as logits; choose one with --layer: {', '.join(recording.layers)}"
-    )
 
 
 def _require_alike(recording: Recording, means: ClassMeans, other: Recording, others: ClassMeans) -> None:

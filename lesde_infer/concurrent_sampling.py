@@ -13,7 +13,9 @@ from threading import Event, Lock
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel
-from lesde_infer.sampling import Chains, Points, Position, SampleRun, Variant, find_mode, iterations
+from lesde_infer.mode import find_mode
+from lesde_infer.sampling import Chains, SampleRun, iterations
+from lesde_infer.variant import Points, Position, Variant
 
 FitProgress = Callable[[str, int, int], None]
 """Called with a stage's name, the units done and their total."""
@@ -41,7 +43,7 @@ class ConcurrentSampler:
         """Sample until each chain has ``n_draws`` draws after its warm-up."""
         reporter = _Reporter(sum(sampler.iterations_left(n_draws) for sampler in self._samplers), progress)
         leaders = {sampler.program: sampler for sampler in reversed(self._samplers)}.values()
-        with ThreadPoolExecutor(_n_cores()) as pool:
+        with ThreadPoolExecutor(n_cores()) as pool:
             try:
                 _for_each(pool, leaders, lambda sampler: sampler.begin(reporter))
                 _for_each(pool, self._samplers, lambda sampler: sampler.run_until(n_draws, reporter))
@@ -152,6 +154,6 @@ def _for_each(pool: ThreadPoolExecutor, samplers: Iterable[_Sampler], action: Ca
         future.result()
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ REFERENCE_SHARE = 0.1  # of the typical rate: below it a mean rate counts as zer
 SPREAD_SHARE = 0.5  # of the typical rate: prior median of the scatter of the pattern's entries
 
 
-def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = False) -> PatternData:
+def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) -> PatternData:
     """Arrange the contrasts of a run for the model, and scale its priors to it.
 
     The scale s(t) is 1 on average over the intervals, weighted by what they tell (`interval_information`): then the

@@ -5,13 +5,13 @@ With E_kl the impact of training on class l on class k, and π_l = 1/K, the cont
     (1/K) Σ_l C_kl h_l,      C_kl = E_kl − (1/K) Σ_m E_ml,
 
 and depend on E only through C, whose columns sum to zero (the column means of E move all classes alike: the stratum
-`shared`). Patterns of elasticity are stable after early training (DESIGN section 4.13), so
+`shared`). Patterns of elasticity are rather stable after early training (DESIGN section 4.13), so
 
     C(t) = s(t) (M₀ + x̃(t) M₁),      s(t) = e^{u(t) − ū − ψ(t)},
 
 with one scale curve u (`lesde_infer.curves`) as the longest intervals see it, hence less ψ (`lesde_infer.model`; 0
 where intervals are alike), ū its average over the intervals, weighted by what they tell, so that scale and pattern do
-not stand in for each other, and x̃ log time, centred by the same weights. M₁ is left out unless the pattern may drift.
+not stand in for each other, and x̃ log time, centred by the same weights. M₁ may be left out, a pattern that stays.
 With B an orthonormal basis of the contrasts, shape (class, K − 1), M = B Z, and the entries of Z are pooled towards
 homogeneous elasticity, for which M = a (1 − 1/K):
 
@@ -159,7 +159,7 @@ def sample_pattern_parameters(data: PatternData, *, curve: Curve, mixed: bool) -
     weights = sample_weights(curve, data.prior)
     mean = data.reference[0] * jnp.sinh(numpyro.sample("pattern_mean", dist.Normal(0.0, MEAN_SPREAD)))
     n_patterns = data.drift.shape[1]
-    medians = jnp.log(data.spread * jnp.array([1.0, DRIFT_SHARE])[:n_patterns])
+    medians = jnp.log(data.spread) + jnp.log(DRIFT_SHARE) * (jnp.arange(n_patterns) > 0)
     spread = numpyro.sample("pattern_spread", dist.LogNormal(medians, LOG_SPREAD_SD).to_event(1))
     sd = jnp.repeat(spread, data.coordinates.shape[2]) * jnp.ones_like(data.homogeneous)
     pattern = numpyro.sample("pattern", dist.Normal(mean * data.homogeneous, sd).to_event(2))
@@ -216,7 +216,7 @@ def pattern_density(parameters: PatternParameters, data: PatternData) -> Collaps
 
 @dataclass(frozen=True)
 class PatternVariant:
-    """The model as what is sampled (`lesde_infer.sampling.Variant`): family of curves, mixed interval lengths."""
+    """The model as what is sampled (`lesde_infer.variant.Variant`): family of curves, mixed interval lengths."""
 
     curve: Curve
     mixed: bool

@@ -1,4 +1,4 @@
-"""The strata of homogeneous elasticity, as what is sampled (`lesde_infer.sampling.Variant`)."""
+"""The strata of homogeneous elasticity, as what is sampled (`lesde_infer.variant.Variant`)."""
 
 from dataclasses import dataclass
 

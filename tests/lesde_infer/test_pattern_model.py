@@ -94,7 +94,7 @@ def test_homogeneous_pattern_moves_contrasts_as_homogeneous_elasticity_does(tmp_
         statistics = compute_statistics(recording, layer, impact)
         reader = SnapshotReader(recording, layer, impact, "labels")
         snapshots = [reader.read(record) for record in range(5)]
-    data = pattern_data(statistics, mixed=False)
+    data = pattern_data(statistics, mixed=False, drifting=False)
     flat = draw_parameters(np.random.default_rng(0), data)
     flat = flat._replace(pattern=gamma * data.homogeneous, log_scale_curve=jnp.zeros_like(flat.log_scale_curve))
     np.testing.assert_allclose(kernel_gamma(flat, data), gamma, rtol=1e-12)
@@ -116,7 +116,7 @@ def test_homogeneous_pattern_has_the_density_of_the_homogeneous_model_under_l(tm
     time = 1e-7 * run.steps
     with run.write(tmp_path / "run.h5", time=time) as recording:
         statistics = compute_statistics(recording, "out", "L")
-    data = pattern_data(statistics, mixed=False)
+    data = pattern_data(statistics, mixed=False, drifting=False)
     gamma = 0.3
     parameters = draw_parameters(np.random.default_rng(1), data)
     parameters = parameters._replace(
@@ -155,7 +155,7 @@ def test_density_and_gamma_do_not_depend_on_the_order_of_classes(tmp_path, impac
         features = {"hidden": run.features, "out": run.logits[:, :, np.argsort(order)] if permuted else run.logits}
         with run.write(tmp_path / f"{permuted}.h5", features=features, classifier=None, **options) as recording:
             statistics = compute_statistics(recording, "out", impact)
-        data = pattern_data(statistics, mixed=False)
+        data = pattern_data(statistics, mixed=False, drifting=False)
         if not permuted:
             pattern = rng.normal(size=(3, 3))
             pattern = 0.05 * (pattern - pattern.mean(axis=0))
@@ -172,7 +172,7 @@ def test_density_and_gamma_do_not_depend_on_the_order_of_classes(tmp_path, impac
 def test_scale_and_pattern_cannot_stand_in_for_each_other(tmp_path):
     """Adding a constant to the scale's curve changes nothing: its weighted average is taken off."""
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:
-        data = pattern_data(compute_statistics(recording, "out", "R"), mixed=False)
+        data = pattern_data(compute_statistics(recording, "out", "R"), mixed=False, drifting=False)
     variant = PatternVariant("gp", mixed=False)
     values = prior_draw(variant, data, 0)
     moved = {**values, "curve_weights": values["curve_weights"].at[0, 0].add(5.0)}
@@ -194,7 +194,7 @@ def test_information_is_the_covariance_of_the_score(tmp_path, mixed):
     """
     rng = np.random.default_rng(5)
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:
-        data = pattern_data(compute_statistics(recording, "out", "R"), mixed=mixed)
+        data = pattern_data(compute_statistics(recording, "out", "R"), mixed=mixed, drifting=False)
     data = data._replace(feedback=jnp.zeros_like(data.feedback))
     variant = PatternVariant("constant", mixed=mixed)
     values = prior_draw(variant, data, 3)

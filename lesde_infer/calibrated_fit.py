@@ -1,0 +1,202 @@
+"""One simulation of a calibration: a run from the prior, fitted as users' runs are, and how the truth ranks.
+
+The fit is that of `lesde_infer.inference`: mode, whitening, chains with the same warm-up and acceptance, smaller steps
+for submodels in which transitions diverged, two and four times the draws where limits are missed. Only the chains may
+be fewer and shorter, limits of the effective sample size being those of users' fits per chain.
+"""
+
+from dataclasses import dataclass
+from threading import Event
+
+import numpy as np
+from arviz_stats.base import array_stats
+from jaxtyping import Array, Float, Int
+
+from lesde_infer._jax import jax
+from lesde_infer.assembly import Submodel
+from lesde_infer.calibrated_quantities import Draws, quantities
+from lesde_infer.calibration_template import Template
+from lesde_infer.concurrent_sampling import ACCEPTANCE, CAREFUL_ACCEPTANCE, CAREFUL_WARMUP, WARMUP
+from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, TAIL
+from lesde_infer.inference import CHAINS as USERS_CHAINS
+from lesde_infer.inference import LONGER
+from lesde_infer.mode import find_mode
+from lesde_infer.posterior import build_posterior
+from lesde_infer.rank_statistics import RANKED_DRAWS
+from lesde_infer.sampling import Chains, SampleRun, iterations
+from lesde_infer.simulated_increments import SimulatedRun, simulation_key
+from lesde_infer.variant import Points, Position
+
+MINIMAL_ESS_OF_CHAIN = MINIMAL_ESS / USERS_CHAINS
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is kept of one simulation; arrays have one entry a quantity, on the scale of `calibrated_quantities`.
+
+    Attributes
+    ----------
+    number : int
+        Which simulation.
+    converged : bool
+        Whether every limit was met.
+    r_hat_max, ess_min : float
+        Worst over all quantities; of the effective sample sizes of bulk and tails.
+    divergences, n_draws : int
+        Divergent transitions after warm-up, and draws of each chain.
+    truth, mean, sd : array, shape (quantity,)
+        What was drawn from the prior, and mean and standard deviation of the posterior.
+    rank : array, shape (quantity,)
+        Number of draws, of `RANKED_DRAWS`, below the truth.
+    """
+
+    number: int
+    converged: bool
+    r_hat_max: float
+    ess_min: float
+    divergences: int
+    n_draws: int
+    truth: Float[np.ndarray, " quantity"]
+    mean: Float[np.ndarray, " quantity"]
+    sd: Float[np.ndarray, " quantity"]
+    rank: Int[np.ndarray, " quantity"]
+
+
+def fit_simulation(
+    template: Template, run: SimulatedRun, *, seed: int, number: int, n_chains: int, n_draws: int, stop: Event
+) -> Simulation:
+    """Fit a simulated run, and rank what it was simulated from.
+
+    Parameters
+    ----------
+    template : Template
+        What the run was modelled on.
+    run : SimulatedRun
+        Truth, and data.
+    seed, number : int
+        Seed of the calibration, and which simulation this is.
+    n_chains, n_draws : int
+        Chains, and draws of each after warm-up, before they are run for longer.
+    stop : Event
+        When set, sampling ends with `StoppedError`.
+    """
+    key = simulation_key(seed, number, "sampler")
+    samplers = [
+        _Sampler(submodel, own, n_chains, stop)
+        for submodel, own in zip(run.submodels, jax.random.split(key, len(run.submodels)), strict=True)
+    ]
+    truth = _quantities(template, run, run.truth)
+    for times in (1, *LONGER):
+        for sampler in samplers:
+            if times > 1:
+                sampler.replace_diverged()
+            sampler.run_until(times * n_draws)
+        divergences = sum(sampler.divergences for sampler in samplers)
+        draws = _quantities(template, run, [sampler.draws() for sampler in samplers])
+        values = np.stack(list(draws.values()), axis=2)
+        r_hat, ess = _worst(values)
+        # Comparisons are written so that NaN, which stuck chains give, fails them.
+        converged = r_hat <= MAXIMAL_R_HAT and ess >= MINIMAL_ESS_OF_CHAIN * n_chains and divergences == 0
+        if converged:
+            break
+    true_values = np.array([value[0, 0] for value in truth.values()])
+    generator = np.random.default_rng([seed, number, len(samplers)])
+    return Simulation(
+        number=number,
+        converged=converged,
+        r_hat_max=r_hat,
+        ess_min=ess,
+        divergences=divergences,
+        n_draws=values.shape[1],
+        truth=true_values,
+        mean=values.mean(axis=(0, 1)),
+        sd=values.std(axis=(0, 1), ddof=1),
+        rank=rank_truth(values, true_values, generator),
+    )
+
+
+def _quantities(
+    template: Template, run: SimulatedRun, draws: "list[SampleRun] | tuple[SampleRun, ...]"
+) -> dict[str, Draws]:
+    return quantities(build_posterior(template.statistics, run.submodels, draws, mixed=template.mixed), template)
+
+
+def rank_truth(
+    draws: Float[np.ndarray, "chain draw quantity"],
+    truth: Float[np.ndarray, " quantity"],
+    generator: np.random.Generator,
+    n_ranked: int = RANKED_DRAWS,
+) -> Int[np.ndarray, " quantity"]:
+    """Return the rank of each truth among ``n_ranked`` draws that are spread evenly over the chains.
+
+    Neighbouring draws of a chain resemble one another; those left are about independent where effective sample sizes
+    meet their limit. Ties are broken at random. Draws that are not finite all lie on one side of the truth, either one:
+    no interval of theirs holds it.
+    """
+    flat = draws.reshape(-1, draws.shape[2])
+    chosen = flat[np.linspace(0, len(flat) - 1, n_ranked).round().astype(int)]
+    below, ties = (chosen < truth).sum(axis=0), (chosen == truth).sum(axis=0)
+    ranks = below + generator.integers(0, ties + 1)
+    ends = n_ranked * generator.integers(0, 2, size=len(truth))
+    return np.where(np.isfinite(chosen).all(axis=0), ranks, ends)
+
+
+def _worst(values: Float[np.ndarray, "chain draw quantity"]) -> tuple[float, float]:
+    """Return the largest r̂, and the smallest effective sample size of bulk and tails; NaN where chains are stuck."""
+    with np.errstate(all="ignore"):
+        r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
+        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)
+    return float(np.max(r_hat)), float(np.min(np.minimum(bulk, tail)))
+
+
+class StoppedError(Exception):
+    """Raised in a thread that was told to stop; never seen outside."""
+
+
+class _Sampler:
+    """Chains of one submodel, begun when they are first run."""
+
+    def __init__(self, submodel: Submodel, key: Array, n_chains: int, stop: Event) -> None:
+        self._submodel, self._key, self._n_chains, self._stop = submodel, key, n_chains, stop
+        self._mode: tuple[Position, Points] | None = None
+        self._begin(WARMUP, ACCEPTANCE)
+
+    def _begin(self, n_warmup: int, acceptance: float) -> None:
+        self._check_stop()
+        self._n_warmup = n_warmup
+        if self._mode is None:
+            self._mode = find_mode(self._submodel.variant, self._submodel.data)
+        self._chains = Chains(
+            self._submodel.variant,
+            self._submodel.data,
+            *self._mode,
+            key=self._key,
+            n_chains=self._n_chains,
+            n_warmup=n_warmup,
+            target_acceptance=acceptance,
+        )
+
+    def run_until(self, n_draws: int) -> None:
+        """Sample until each chain has that many draws after its warm-up."""
+        while self._chains.n_done < iterations(self._n_warmup) + iterations(n_draws):
+            self._check_stop()
+            self._chains.advance()
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError
+
+    def replace_diverged(self) -> None:
+        """Begin anew with smaller steps if any transition diverged."""
+        if self._chains.has_diverged:
+            self._begin(CAREFUL_WARMUP, CAREFUL_ACCEPTANCE)
+
+    @property
+    def divergences(self) -> int:
+        """Divergent transitions after warm-up."""
+        return int(self.draws().statistics["diverging"].sum())
+
+    def draws(self) -> SampleRun:
+        """Return all draws so far."""
+        return self._chains.draws()

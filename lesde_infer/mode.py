@@ -1,0 +1,141 @@
+"""Where chains start: the mode, and the information there that whitens.
+
+It is the mode of Laplace's approximation of the marginal posterior of the hyperparameters: with weights w of prior
+standard deviations S(θ) and information Λ(w, θ), of −log p(w, θ | y) + ½ log det(Λ + S⁻²). The mode of the joint
+density p(w, θ | y) will not do: where an interval is one number, curves can pass through many of them while the noise
+scale vanishes there, a spike without volume. The mode is sought first without information, where conditional whitening
+is the non-centred parametrisation, then refined in whitened coordinates. With Λ₀ the information that whitens, the
+objective is the potential energy plus ½ log det(1 + SΛS) − ½ log det(1 + SΛ₀S), whose second term takes off what the
+change of variables holds already. tests/lesde_infer/test_mode.py checks that it does not depend on the coordinates.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import numpyro
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro.infer.util import unconstrain_fn
+
+from lesde_infer._jax import jax, jnp
+from lesde_infer.variant import (
+    Points,
+    Position,
+    Variant,
+    at_origin,
+    interval_log_likelihood,
+    non_centred,
+    site_values,
+    traced_alone,
+    whitened_model,
+    whitened_potential,
+)
+from lesde_infer.whitening import WhiteningPoint
+
+FORBIDDEN = 1e100  # objective where it overflows
+FIRST_ITERATIONS = 400
+REFINING_ITERATIONS = 60
+MOST_REFINEMENTS = 8
+REFINED = 0.5  # posterior standard deviations that whitened weights still moved
+
+
+@lru_cache(maxsize=32)
+def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array, Position]]:
+    """Return the function that gives the objective and its gradient; see the module's docstring."""
+
+    @traced_alone
+    def evaluate(position: Position, data: Any, points: Points) -> Array:
+        values = site_values(variant, position, data, points)
+        trace = numpyro.handlers.trace(numpyro.handlers.substitute(variant.model, data=values)).get_trace(data)
+        information = variant.information(values, data)
+        volume = jnp.zeros(())
+        for site, point in points.items():
+            sd = trace[site]["fn"].base_dist.scale
+            volume += _log_determinant(information[site], sd) - _log_determinant(point.information, sd)
+        return whitened_potential(variant, position, data, points) + 0.5 * volume
+
+    return jax.jit(jax.value_and_grad(evaluate))
+
+
+def _log_determinant(information: Float[Array, "row entry entry"], sd: Float[Array, "row entry"]) -> Float[Array, ""]:
+    """Return log det(1 + SΛS), summed over rows."""
+    scaled = sd[:, :, None] * information * sd[:, None, :]
+    return jnp.linalg.slogdet(jnp.eye(sd.shape[1]) + scaled)[1].sum()
+
+
+@lru_cache(maxsize=32)
+def _start(variant: Variant) -> Callable[[Any, Points], Position]:
+    """Return the function that gives the median of every hyperparameter's prior, and weights at their centre."""
+    model = partial(whitened_model, variant)
+
+    @traced_alone
+    def start(data: Any, points: Points) -> Position:
+        seeded = numpyro.handlers.seed(model, jax.random.key(0))
+        initialised = numpyro.handlers.substitute(seeded, substitute_fn=numpyro.infer.init_to_median(num_samples=15))
+        trace = numpyro.handlers.trace(initialised).get_trace(data, points)
+        latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        return at_origin(unconstrain_fn(model, (data, points), {}, latent))
+
+    return jax.jit(start)
+
+
+@lru_cache(maxsize=32)
+def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
+    """Return the function that gives the Gaussian approximation of the likelihood at a position."""
+
+    def log_likelihood(whitened: Position, values: Position, data: Any) -> Array:
+        return interval_log_likelihood(variant, {**values, **whitened}, data).sum()
+
+    @traced_alone
+    def whiten_at(position: Position, data: Any, points: Points) -> Points:
+        values = site_values(variant, position, data, points)
+        at = {site: values[site] for site in points}
+        score = jax.grad(log_likelihood)(at, values, data)
+        information = variant.information(values, data)
+        return {
+            site: WhiteningPoint(own, jnp.einsum("cij,cj->ci", own, at[site]) + score[site])
+            for site, own in information.items()
+        }
+
+    return jax.jit(whiten_at)
+
+
+def _descend(variant: Variant, data: Any, points: Points, start: Position, iterations: int) -> Position:
+    """Lower the potential energy by L-BFGS from ``start``."""
+    flat, unravel = ravel_pytree(start)
+    evaluate = objective(variant)
+
+    def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
+        value, gradient = evaluate(unravel(jnp.asarray(x)), data, points)
+        flat_gradient = np.asarray(ravel_pytree(gradient)[0])
+        if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
+            return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
+        return float(value), flat_gradient
+
+    options = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
+    # The stubs of SciPy know no function that returns value and gradient as one pair of types.
+    result = scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return unravel(jnp.asarray(result.x))
+
+
+def find_mode(variant: Variant, data: Any) -> tuple[Position, Points]:
+    """Find where chains start, and the whitening there.
+
+    Returns
+    -------
+    position : dict of arrays
+        Mode in whitened coordinates, unconstrained.
+    points : dict of WhiteningPoint
+        Information at the mode.
+    """
+    points = non_centred(variant, data)
+    mode = _descend(variant, data, points, _start(variant)(data, points), FIRST_ITERATIONS)
+    for _ in range(MOST_REFINEMENTS):
+        points = _whiten_at(variant)(mode, data, points)
+        mode = _descend(variant, data, points, at_origin(mode), REFINING_ITERATIONS)
+        if max(float(jnp.abs(mode[f"{site}_whitened"]).max()) for site in points) < REFINED:
+            break
+    return mode, _whiten_at(variant)(mode, data, points)

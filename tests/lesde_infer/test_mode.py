@@ -1,0 +1,66 @@
+"""The mode that chains start from: one objective in all coordinates, and no spikes."""
+
+import numpy as np
+import pytest
+from core_helpers import make_run
+
+from lesde_infer._jax import jax, jnp
+from lesde_infer.assembly import assemble
+from lesde_infer.calibration_template import simulated_template
+from lesde_infer.mode import find_mode, objective
+from lesde_infer.statistics import compute_statistics
+from lesde_infer.variant import non_centred, site_values
+
+
+@pytest.mark.parametrize(("curve", "elasticity"), [("gp", "homogeneous"), ("constant", "matrix")])
+def test_objective_does_not_depend_on_the_coordinates(tmp_path, curve, elasticity):
+    """At the same weights and hyperparameters, non-centred and whitened by a random point: equal up to a constant."""
+    with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:
+        submodel = assemble(compute_statistics(recording, "out", "R"), curve, elasticity)[0]
+    variant, data = submodel.variant, submodel.data
+    plain = non_centred(variant, data)
+    rng = np.random.default_rng(0)
+    points = {}
+    for site, point in plain.items():
+        factor = rng.normal(size=point.information.shape)
+        information = 3.0 * factor @ factor.swapaxes(1, 2)
+        points[site] = point._replace(
+            information=jnp.asarray(information), natural=rng.normal(size=point.natural.shape)
+        )
+    shapes = jax.eval_shape(lambda: find_mode_start(variant, data, points))
+    differences = []
+    for _ in range(3):
+        whitened = {name: jnp.asarray(0.3 * rng.normal(size=shape.shape)) for name, shape in shapes.items()}
+        values = site_values(variant, whitened, data, points)
+        # Non-centred coordinates are linear in the weights, so two of their positions tell how to get back to them.
+        zero = {name: 0.0 * v if name.endswith("_whitened") else v for name, v in whitened.items()}
+        ones = {name: 0.0 * v + 1.0 if name.endswith("_whitened") else v for name, v in whitened.items()}
+        low, high = (site_values(variant, position, data, plain) for position in (zero, ones))
+        back = {f"{site}_whitened": (values[site] - low[site]) / (high[site] - low[site]) for site in points}
+        own = float(objective(variant)({**whitened, **back}, data, plain)[0])
+        differences.append(float(objective(variant)(whitened, data, points)[0]) - own)
+        assert own != pytest.approx(0.0)
+    np.testing.assert_allclose(differences, 0.0, atol=1e-7 * abs(own))
+
+
+def find_mode_start(variant, data, points):
+    """Return a position, for its names and shapes."""
+    from lesde_infer.mode import _start
+
+    return _start(variant)(data, points)
+
+
+def test_curves_do_not_pass_through_single_intervals():
+    """A made-up run on which the mode of the joint density is a spike, with an information of 10¹³ and more.
+
+    There γ passes through a dozen intervals while their noise vanishes, and whitening by it gave draws that were not
+    numbers.
+    """
+    for submodel in simulated_template(curve="gp").submodels[:1]:
+        mode, points = find_mode(submodel.variant, submodel.data)
+        information = np.asarray(points["curve_weights"].information)
+        assert np.linalg.eigvalsh(information).min() > -1e-6
+        assert information.max() < 1e5
+        values = site_values(submodel.variant, mode, submodel.data, points)
+        parameters = submodel.variant.parameters(values, submodel.data)
+        assert np.asarray(parameters.log_scale).min() > -3.0  # of the noise along the impact over that across
