@@ -1,0 +1,64 @@
+"""What ``lesde check --truth`` prints: the posterior beside elasticity measured on the live network."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesde_infer.cli.console import plain_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLUMNS = ("steps", "measured", "ratio of sums", "tangent", "step/tangent", "posterior (90 %)", "agree", "flag")
+
+
+def show_truth(truth: dict[str, Any], console: "Console") -> None:
+    """Print the windows, the totals, and what to know of the measurement.
+
+    Parameters
+    ----------
+    truth : dict
+        From `lesde_infer.truth.TruthCheck.to_json`.
+    console : Console
+        Where to print.
+    """
+    table = plain_table("γ per step, measured on the live network (median ± standard error) and inferred")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="left" if heading == "flag" else "right")
+    for window in truth["windows"]:
+        table.add_row(
+            f"{window['start_step']} to {window['stop_step']}",
+            f"{_number(window['measured'])} ± {_number(window['measured_error'])}",
+            _number(window["pooled"]),
+            _number(window["tangent"]),
+            _number(window["small_step_ratio"]),
+            f"{_number(window['q50'])} ({_number(window['q05'])} to {_number(window['q95'])})",
+            "yes" if window["compatible"] else "NO",
+            window["flag"] or "",
+        )
+    console.print(table)
+    n_counted = truth["n_windows"] - truth["n_flagged"]
+    flagged = f"; {truth['n_flagged']} flagged are not counted" if truth["n_flagged"] else ""
+    if n_counted:
+        n_agree = round(truth["coverage90"] * n_counted)
+        console.print(f"agree at 90 %            {n_agree} of {n_counted} windows ({truth['coverage90']:.2f}){flagged}")
+        console.print(f"posterior / measured     {_number(truth['median_ratio'])} (median)")
+    else:
+        console.print(f"agree at 90 %            no window to count{flagged}")
+    if truth["explained"] is not None:
+        console.print(_explained(truth["explained"]))
+    for remark in truth["notes"]:
+        console.print(f"note: {remark}")
+
+
+def _explained(shares: dict[str, Any]) -> str:
+    fitted = "" if shares["matrix"] is None else f"fitted matrix {_number(shares['matrix'])}, "
+    return (
+        f"explained drift          {fitted}homogeneous {_number(shares['homogeneous'])}, at best "
+        f"{_number(shares['best_constant_matrix'])} by a constant matrix fitted to the measurement and its noise "
+        "(squared cosines, second half)"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
