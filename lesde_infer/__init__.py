@@ -11,25 +11,38 @@ if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.inference import ConvergenceError, fit
+    from lesde_infer.model_choice import (
+        DriftComparison,
+        PredictiveDensity,
+        compare_drifts,
+        expected_log_predictive_density,
+    )
     from lesde_infer.moments import Moments, estimate_moments
     from lesde_infer.predictive import Check, PredictionError, check
     from lesde_infer.report import ReportEntry, write_report
     from lesde_infer.simulation import simulate
     from lesde_infer.statistics import Statistics, compute_statistics
+    from lesde_infer.truth import TruthCheck, check_truth
 
 __all__ = [
     "Check",
     "ConvergenceError",
+    "DriftComparison",
     "Fit",
     "InputError",
     "Moments",
     "PredictionError",
+    "PredictiveDensity",
     "ReportEntry",
     "Statistics",
+    "TruthCheck",
     "__version__",
     "check",
+    "check_truth",
+    "compare_drifts",
     "compute_statistics",
     "estimate_moments",
+    "expected_log_predictive_density",
     "fit",
     "load",
     "simulate",
@@ -41,15 +54,21 @@ __version__ = version("lesde-infer")
 _HOMES = {
     "Check": "lesde_infer.predictive",
     "ConvergenceError": "lesde_infer.inference",
+    "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
     "InputError": "data_tools.errors",
     "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
+    "PredictiveDensity": "lesde_infer.model_choice",
     "ReportEntry": "lesde_infer.report",
     "Statistics": "lesde_infer.statistics",
+    "TruthCheck": "lesde_infer.truth",
     "check": "lesde_infer.predictive",
+    "check_truth": "lesde_infer.truth",
+    "compare_drifts": "lesde_infer.model_choice",
     "compute_statistics": "lesde_infer.statistics",
     "estimate_moments": "lesde_infer.moments",
+    "expected_log_predictive_density": "lesde_infer.model_choice",
     "fit": "lesde_infer.inference",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",

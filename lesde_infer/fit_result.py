@@ -20,6 +20,8 @@ from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
 from lesde_infer.flags import Flag, find_flags
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_density
+from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
 from lesde_infer.verdict import Verdict, judge
@@ -58,7 +60,7 @@ class Fit:
     ----------
     data : DataTree
         ArviZ groups ``posterior``, ``sample_stats``, ``log_likelihood`` (per interval and stratum),
-        ``observed_data`` and ``constant_data``.
+        ``log_prior`` (per submodel), ``observed_data`` and ``constant_data``.
     """
 
     def __init__(self, data: xr.DataTree) -> None:
@@ -146,6 +148,27 @@ class Fit:
         """
         return summarise(self.posterior.to_dataset())
 
+    @cached_property
+    def _predictive_density(self) -> PredictiveDensity:
+        return expected_log_predictive_density(self)
+
+    @cached_property
+    def _prior_sensitivity(self) -> xr.Dataset:
+        return prior_sensitivity(self)
+
+    def prior_sensitivity(self) -> xr.Dataset:
+        """Tell how much γ, α, β, κ and tail indices owe to their priors, by power-scaling.
+
+        One row a quantity, with sensitivities ``prior`` and ``likelihood`` and a ``diagnosis``; see
+        `lesde_infer.prior_sensitivity`.
+
+        Raises
+        ------
+        InputError
+            If an earlier version made this fit, which kept no log prior of draws.
+        """
+        return self._prior_sensitivity.copy()
+
     def interval_rates(self, n_draws: int, seed: int) -> IntervalRates:
         """Return what drives each interval, for posterior draws spread evenly over the chains.
 
@@ -165,6 +188,7 @@ class Fit:
                 label: self.posterior[name].quantile(q, ["chain", "draw"]).to_numpy().tolist()
                 for label, q in QUANTILES.items()
             }
+        density = self._predictive_density
         return {
             "n_samples": self.n_samples,
             "n_features": int(self._constant.attrs["n_features"]),
@@ -185,7 +209,19 @@ class Fit:
             "probability_separable": verdict.probability_separable,
             "phase_probabilities": verdict.phase_probabilities,
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            "elpd": density.to_json(),
+            "elpd_warnings": list(density.warnings),
+            "prior_sensitivity": self._sensitivity_to_json(),
             "curves": curves,
+        }
+
+    def _sensitivity_to_json(self) -> dict[str, dict[str, Any]]:
+        if "log_prior" not in self.data.children:  # kept by an earlier version
+            return {}
+        table = self._prior_sensitivity
+        return {
+            str(quantity): {str(name): table[name].sel(quantity=quantity).item() for name in table.data_vars}
+            for quantity in table["quantity"].to_numpy()
         }
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:

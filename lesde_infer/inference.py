@@ -97,7 +97,7 @@ def fit(
     )
     started = time.perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
-        settings = Settings(_chosen_layer(recording, layer), impact, elasticity, curve, group, seed, until)
+        settings = Settings(recording.choose_layer(layer), impact, elasticity, curve, group, seed, until)
         statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
@@ -127,20 +127,6 @@ def _check_choices(**choices: tuple[str, object]) -> None:
     for name, (value, allowed) in choices.items():
         if value not in get_args(allowed):
             raise InputError(f"{name} '{value}' is unknown; choose one of {', '.join(get_args(allowed))}")
-
-
-def _chosen_layer(recording: Recording, layer: str | None) -> str:
-    if layer is None:
-        if recording.logits is not None:
-            return recording.logits
-        if len(recording.layers) == 1:
-            return recording.layers[0]
-        raise InputError(
-            f"{recording.path}: no layer is marked as logits; choose one with --layer: {', '.join(recording.layers)}"
-        )
-    if layer not in recording.layers:
-        raise InputError(f"{recording.path}: no layer '{layer}'; it holds {', '.join(recording.layers)}")
-    return layer
 
 
 def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity: Elasticity = "homogeneous") -> None:

@@ -37,6 +37,7 @@ NOISE_SCALES: dict[Stratum, str] = {
     "growth": "growth_scatter",
     "individual": "individual_scatter",
 }
+JOINT = "+"  # between the strata of one submodel, in its name
 LATE_SHARE = 2.0 / 3.0  # of the record: where the tail index starts to look
 
 
@@ -107,6 +108,9 @@ def build_posterior(
 ) -> xr.DataTree:
     """Arrange draws as a DataTree with groups posterior, sample_stats, log_likelihood, observed_data, constant_data.
 
+    Where runs know the log prior of their draws there is also ``log_prior``: one variable a submodel, named by its
+    strata with ``+`` between them.
+
     Parameters
     ----------
     statistics : Statistics
@@ -169,6 +173,13 @@ def build_posterior(
         "observed_data": _observed(statistics),
         "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata),
     }
+    log_prior = {
+        JOINT.join(submodel.strata): (curve[:2], run.log_prior)
+        for submodel, run in zip(submodels, runs, strict=True)
+        if run.log_prior is not None
+    }
+    if len(log_prior) == len(submodels):
+        groups["log_prior"] = xr.Dataset(log_prior)
     return xr.DataTree.from_dict({name: _with_coordinates(group, coordinates) for name, group in groups.items()})
 
 
@@ -254,6 +265,7 @@ def _constant(
             "impact_f": ("time", statistics.impact_f),
             "impact_persistence": ("time", statistics.impact_persistence),
             "relative_length": ("time", np.asarray(data.relative_length)),
+            **({"pattern_drift": ("time", np.asarray(data.drift[:, 1]))} if isinstance(data, PatternData) else {}),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),
             "log_growth_error": ("time", statistics.within.log_growth_error),
             "log_variance_error": ("time", np.full(len(statistics.lengths), statistics.within.log_variance_error)),

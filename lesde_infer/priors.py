@@ -19,7 +19,7 @@ MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the 
 NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
 MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.5)  # the same where an interval is one number: see `measured`
 MEASURED_RATE_AMPLITUDE = 1.0  # of u around its trend: a factor of e^±2
-NOISE_RATIO_SPREAD = (1.5, 1.0, 1.0)  # of the log of noise along the impact over noise across it, see `relative`
+NOISE_RATIO_SPREAD = (1.0, 0.5, 0.5)  # of the log of noise along the impact over noise across it, see `relative`
 # Mean of the level, sd of level, slope and amplitude of ψ: long intervals see some 70 % of a one-step drift, and a
 # quarter to twice it within two sd.
 ATTENUATION = (-0.35, 0.5, 0.5, 0.5)

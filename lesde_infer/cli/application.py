@@ -17,6 +17,7 @@ from lesde_infer.cli import (
     moments_command,
     recording_commands,
     report_command,
+    select_command,
 )
 from lesde_infer.cli.console import printable
 from lesde_infer.cli.failure import BAD_INPUT, FAILURE, INTERRUPTED, CommandError, is_failed_computation
@@ -38,6 +39,7 @@ for module in (
     fit_commands,
     calibrate_command,
     moments_command,
+    select_command,
     report_command,
 ):
     module.register(app)

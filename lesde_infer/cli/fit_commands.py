@@ -23,6 +23,7 @@ from lesde_infer.cli.options import (
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 from lesde_infer.cli.report_command import is_recording
+from lesde_infer.cli.truth_table import show_truth
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +87,10 @@ def check(
     fitted: Annotated[Path, typer.Argument(metavar="FIT", help="Posterior made by lesde fit --out.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording that was fitted.")],
     n_draws: Annotated[int, typer.Option("--draws", min=2, help="Simulated runs.")] = 100,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Also compare γ with elasticity measured while the network trained.")
+    ] = False,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of the record in which --truth compares.")] = 10,
     seed: SeedOption = 0,
     json: JsonOption = None,
     force: ForceOption = False,
@@ -93,7 +98,8 @@ def check(
     """Simulate a run again under its fit, and compare.
 
     Separation and collapse of the simulated features are held against those recorded: does the model say what
-    happened?
+    happened? With --truth, inferred elasticity is held against that which lesde record --measure-elasticity-every
+    measured: is the model right?
     """
     check_outputs([json], inputs=[fitted, file], force=force)
     if is_recording(fitted):
@@ -101,13 +107,24 @@ def check(
     from lesde_infer.fit_result import load
     from lesde_infer.predictive import check as run_check
 
-    result = run_check(load(fitted), file, n_draws=n_draws, seed=seed).to_json()
-    show_check(result, results_console(json))
+    loaded, measured = load(fitted), None
+    if truth:  # first, since simulations take longer than it takes to find that nothing was measured
+        from lesde_infer.truth import check_truth
+
+        measured = check_truth(loaded, file, n_windows=windows).to_json()
+    result = run_check(loaded, file, n_draws=n_draws, seed=seed).to_json()
+    console = results_console(json)
+    show_check(result, console)
+    if measured is not None:
+        show_truth(measured, console)
+        result["truth"] = measured
     write_json(result, json, force=force)
 
 
 def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None:
     """Print the verdict, the curves at a few steps, and what to doubt."""
+    from lesde_infer.prior_sensitivity import THRESHOLD
+
     if not summary["converged"]:
         note("this fit did NOT converge; its numbers cannot be trusted")
     console.print(result.verdict().sentence)
@@ -120,6 +137,19 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
         f"sampler                  r-hat ≤ {summary['r_hat_max']:.3f}, ESS ≥ {summary['ess_bulk_min']:.0f} bulk and "
         f"{summary['ess_tail_min']:.0f} tail, {summary['divergences']} divergences, {summary['wall_seconds']:.0f} s"
     )
+    density = summary["elpd"]["total"]
+    console.print(
+        f"ELPD (PSIS-LOO)          {density['elpd']:.1f} ± {density['se']:.1f}, p_loo {density['p_loo']:.1f}; "
+        "compare drifts with lesde select"
+    )
+    for warning in summary["elpd_warnings"]:
+        console.print(f"note (ELPD): {warning}")
+    for quantity, found in summary["prior_sensitivity"].items():
+        if found["prior"] >= THRESHOLD:
+            console.print(
+                f"prior sensitivity of {quantity}: {found['diagnosis']} "
+                f"(prior {found['prior']:.2f}, likelihood {found['likelihood']:.2f}; threshold {THRESHOLD})"
+            )
     show_beside_posterior(summary, console)
     for flag in summary["flags"]:
         console.print(f"flag {flag['name']}, steps {flag['start_step']} to {flag['stop_step']}: {flag['message']}")

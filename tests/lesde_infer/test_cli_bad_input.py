@@ -55,7 +55,7 @@ def replace(file, name, values):
     file[name] = values
 
 
-COMMANDS = [("fit",), ("inspect",), ("moments",)]
+COMMANDS = [("fit",), ("inspect",), ("moments",), ("select",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -183,6 +183,7 @@ class TestOutputs:
             ("fit", recording, "--json", kept),
             ("inspect", recording, "--json", kept),
             ("moments", recording, "--json", kept),
+            ("select", recording, "--json", kept),
             ("convert", archive, "--out", kept),
             ("simulate", "--out", kept),
             ("record", "--out", kept),

@@ -32,7 +32,7 @@ def locations(sampled):
 def test_draws_do_not_depend_on_the_number_of_threads(submodels, monkeypatch):
     results = []
     for n_cores in (1, 3):
-        monkeypatch.setattr(concurrent_sampling, "_n_cores", lambda n=n_cores: n)
+        monkeypatch.setattr(concurrent_sampling, "n_cores", lambda n=n_cores: n)
         sampled = sampler(submodels)
         sampled.run_until(50)
         results.append(locations(sampled))

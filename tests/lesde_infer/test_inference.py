@@ -104,7 +104,8 @@ def test_the_log_density_of_draws_is_the_log_likelihood_plus_the_prior(fitted):
 def test_saved_and_loaded_without_loss(fitted, tmp_path):
     path = fitted.save(tmp_path / "fit.nc")
     again = load(path)
-    for group in ("posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data", "prior_widths"):
+    groups = ("posterior", "sample_stats", "log_likelihood", "log_prior", "observed_data", "constant_data")
+    for group in (*groups, "prior_widths"):
         xr.testing.assert_identical(again.data[group].to_dataset(), fitted.data[group].to_dataset())
     assert again.to_json() == fitted.to_json()
     assert again.settings == fitted.settings
@@ -138,6 +139,29 @@ def test_json_has_the_keys_of_the_contract(fitted):
         q05, q50, q95 = (np.array(result["curves"][band][q]) for q in ("q05", "q50", "q95"))
         assert len(q50) == len(result["curves"]["step"]) == len(STEPS) - 1
         assert np.all((q05 <= q50) & (q50 <= q95))
+
+
+def test_json_says_what_predicts_and_what_leans_on_its_prior(fitted):
+    result = json.loads(json.dumps(fitted.to_json(), allow_nan=False))
+    assert set(result["elpd"]) == {"contrasts", "shared", "class_means", "growth", "individual", "total"}
+    for group, found in result["elpd"].items():
+        assert set(found) == {"elpd", "se", "p_loo", "pareto_k_bad_share"}, group
+        assert found["se"] > 0, group
+        assert 0 < found["p_loo"] < 20, group
+    parts = sum(result["elpd"][group]["elpd"] for group in ("class_means", "growth", "individual"))
+    assert result["elpd"]["total"]["elpd"] == pytest.approx(parts)
+    # A held-out interval is predicted less well than one that was seen.
+    seen = sum(np.log(np.exp(v).mean(["chain", "draw"])).sum() for v in fitted.data["log_likelihood"].values())
+    assert result["elpd"]["total"]["elpd"] < float(seen)
+    table = fitted.prior_sensitivity()
+    assert list(result["prior_sensitivity"]) == ["gamma", "alpha", "beta", "kappa", "paper_tail_index"]
+    for name, found in result["prior_sensitivity"].items():
+        assert found["prior"] == float(table["prior"].sel(quantity=name))
+    # Intervals of γ and κ are far narrower than their priors.
+    for name in ("gamma", "kappa"):
+        found = result["prior_sensitivity"][name]
+        assert found["prior"] < 0.05 < found["likelihood"], name
+        assert found["diagnosis"] == "✓", name
 
 
 def test_interval_rates_are_those_of_the_posterior(fitted):

@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["fit", "--help"], ["moments", "--help"], ["record", "--help"], ["demo", "--help"]]
+    "arguments", [["--help"], *([name, "--help"] for name in ("fit", "moments", "select", "record", "demo"))]
 )
 def test_help_imports_nothing_slow(arguments):
     code = f"""

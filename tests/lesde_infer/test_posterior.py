@@ -1,5 +1,7 @@
 """Draws of the strata arranged as a posterior: every quantity from the draws of its own stratum, in its own unit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from core_helpers import make_run
@@ -130,3 +132,15 @@ def test_curves_keep_their_names(arranged):
         for site in ("curve_weights", "curve_amplitude"):
             own = run.values[site][:, :, kind * n_strata + place]
             np.testing.assert_array_equal(posterior[site].sel(curve=curve), own, err_msg=curve)
+
+
+def test_log_priors_are_kept_by_submodel_where_all_are_known(arranged):
+    impact, mixed, statistics, places, submodels, tree = arranged
+    assert "log_prior" not in tree.children
+    runs = [places[submodel.strata[0]][0] for submodel in submodels]
+    known = [replace(run, log_prior=np.full(DRAWS, float(index))) for index, run in enumerate(runs)]
+    priors = build_posterior(statistics, submodels, known, mixed=mixed)["log_prior"].to_dataset()
+    joint = ["contrast+shared"] if impact == "L" else ["contrast", "class_noise", "shared"]
+    assert list(priors) == [*joint, "growth", "individual"]
+    assert [float(values[0, 0]) for values in priors.values()] == list(range(len(runs)))
+    assert "log_prior" not in build_posterior(statistics, submodels, [*known[:-1], runs[-1]], mixed=mixed).children

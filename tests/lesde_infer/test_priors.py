@@ -191,7 +191,7 @@ def test_noise_that_is_relative_is_as_large_as_its_unit_give_or_take():
     scale = rate_scale(np.zeros(10), np.ones(10), np.full(10, 7.0))
     assert scale.relative().noise == (0.0, *NOISE_RATIO_SPREAD)
     assert (scale.relative().location, scale.relative().reference) == (scale.location, scale.reference)
-    assert np.exp(2 * NOISE_RATIO_SPREAD[0]) > 10.0  # noise along impacts is up to ten times that across them, and more
+    assert np.exp(2 * NOISE_RATIO_SPREAD[0]) > 5.0  # noise along impacts was up to 2.5 times that across them
 
 
 def test_noise_alone_has_no_rate_to_scale():

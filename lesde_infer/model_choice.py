@@ -1,0 +1,393 @@
+"""Which class of drift explains a run best: expected log predictive densities (ELPD), and their differences.
+
+The ELPD of a fit is estimated by leaving out one recording interval at a time, with Pareto-smoothed importance sampling
+(PSIS-LOO; Vehtari, Gelman and Gabry 2017, doi:10.1007/s11222-016-9696-4; Vehtari et al. 2024, JMLR 25(72)) as
+ArviZ does it. Higher values are better. Densities are compared of what every model describes, whatever its strata:
+
+| group         | density of                                        | strata                                      |
+|---------------|---------------------------------------------------|---------------------------------------------|
+| `contrasts`   | increments of the contrasts between class means   | `contrast`, and `class_noise` if there is one |
+| `shared`      | increments of the mean over classes               | `shared`                                    |
+| `class_means` | increments of the class means, both together      | all of these                                |
+| `growth`      | measured growth of deviations from class means    | `growth`                                    |
+| `individual`  | measured variance of individual noise             | `individual`                                |
+| `total`       | everything                                        | all                                         |
+
+Under I and R with homogeneous elasticity, the contrasts are split into their component along the impact and the rest
+(`lesde_infer.assembly`): an orthogonal change of coordinates, whose Jacobian is one, so that the product of the two
+densities is a density of the same increments as the one of L or of a matrix. A group's log densities are summed draw
+by draw before an interval is left out, which is right whether its strata depend on one another (contrasts and mean
+under L) or not. Class means, growth and individual noise share nothing in any model: `total` is the sum of their ELPDs.
+
+What an ELPD judges is drift and noise together:
+
+- the family of curves is that of noise scales too, which change by orders of magnitude within a run: a constant is
+  mostly beaten there;
+- noise along the impact has a scale of its own under homogeneous I and R, and none under L and a matrix. Where steps
+  scatter most along the impact, that alone may decide; `DriftComparison.notes` says where such fits meet.
+
+Standard errors are √(n · variance) over the n intervals, as if these were independent. Noise of neighbouring intervals
+depends on one another, and its Student-t of few degrees of freedom lets a few intervals weigh much: standard errors are
+rather too small, and for fewer than 100 intervals hardly known (Sivula, Magnusson and Vehtari 2020, arXiv:2008.10296).
+Differences below 4, or below 2 standard errors, are therefore called not resolved.
+The ELPD is about predicting one interval from those around it, not about forecasting.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from arviz_stats.base import array_stats
+from jaxtyping import Float, Int
+
+from data_tools.errors import InputError
+
+if TYPE_CHECKING:
+    from lesde_infer.fit_result import Fit
+
+CONTRASTS = ("contrast", "class_noise")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "contrasts": CONTRASTS,
+    "shared": ("shared",),
+    "class_means": (*CONTRASTS, "shared"),
+    "growth": ("growth",),
+    "individual": ("individual",),
+}
+"""Strata of each group but `total`; a stratum that a model does not have is passed over."""
+PARTS = ("class_means", "growth", "individual")
+"""Groups that share nothing, and together are `total`."""
+TOTAL = "total"
+
+MAXIMAL_PARETO_K = 0.7  # and less where draws are few
+LEAST_DIFFERENCE, LEAST_ERRORS = 4.0, 2.0  # of ELPD, and in standard errors: below either nothing is resolved
+FEW_INTERVALS = 100
+EFFICIENCY_INTERVALS = 20  # whose effective sample sizes are looked at
+COLUMNS = ("elpd", "se", "p_loo", "pareto_k_bad_share")
+
+
+@dataclass(frozen=True)
+class PredictiveDensity:
+    """Expected log predictive density of a fit; see the module's docstring.
+
+    Attributes
+    ----------
+    table : Dataset, over ``group``
+        ``elpd``; ``se``, its standard error; ``p_loo``, the effective number of parameters; ``pareto_k_bad_share``, the
+        share of intervals whose Pareto k is above the limit, so that their estimate cannot be trusted.
+    pointwise : Dataset, over ``group`` and ``time``
+        ``elpd``, ``p_loo`` and ``pareto_k`` of each interval.
+    run : RunIdentity
+        What was fitted.
+    warnings : tuple of str
+        What ArviZ warned of, each once.
+    """
+
+    table: xr.Dataset
+    pointwise: xr.Dataset
+    run: "RunIdentity"
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """Return the table as plain numbers, by group and column."""
+        return {
+            str(group): {name: float(self.table[name].sel(group=group)) for name in COLUMNS}
+            for group in self.table["group"].to_numpy()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunIdentity:
+    """By what fits of one recording, layer, grouping and records are known.
+
+    Attributes
+    ----------
+    layer, group : str
+        Layer, and labels that define the classes.
+    class_sizes : array, shape (class,)
+        Recorded samples of each class.
+    steps : array, shape (record,)
+        Optimizer steps of the records.
+    movement : array, shape (interval,)
+        Squared change of the contrasts between class means.
+    split : bool
+        Whether noise along the impact has a scale of its own; this may differ.
+    """
+
+    layer: str
+    group: str
+    class_sizes: Int[np.ndarray, " class_"]
+    steps: Int[np.ndarray, " record"]
+    movement: Float[np.ndarray, " interval"]
+    split: bool
+
+    def difference(self, other: "RunIdentity") -> str | None:
+        """Say in what another run differs, or return None where it is the same."""
+        for name in ("layer", "group"):
+            own, its = getattr(self, name), getattr(other, name)
+            if own != its:
+                return f"{name} '{own}' against '{its}'"
+        if not np.array_equal(self.class_sizes, other.class_sizes):
+            return f"{self.class_sizes.tolist()} samples a class against {other.class_sizes.tolist()}"
+        if not np.array_equal(self.steps, other.steps):
+            return (
+                f"{len(self.steps)} records up to step {self.steps[-1]} against "
+                f"{len(other.steps)} up to step {other.steps[-1]}"
+            )
+        if not np.allclose(self.movement, other.movement, rtol=1e-6, atol=0.0):
+            return "features that move otherwise"
+        return None
+
+
+def expected_log_predictive_density(fit: "Fit") -> PredictiveDensity:
+    """Estimate how well a fit predicts each interval from the others, by PSIS-LOO.
+
+    Parameters
+    ----------
+    fit : Fit
+        What `lesde_infer.fit` returned.
+
+    Returns
+    -------
+    PredictiveDensity
+        ELPD per group of strata and in total, in nats; higher is better.
+    """
+    densities = fit.data["log_likelihood"].to_dataset()
+    time = densities["time"]
+    found: dict[str, tuple[np.ndarray, ...]] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for group, strata in GROUPS.items():
+            own = [densities[name] for name in _strata_with_data(fit, strata) if name in densities]
+            found[group] = _leave_out(sum(own[1:], own[0]).transpose("chain", "draw", "time").to_numpy())
+    limit = pareto_k_limit(densities.sizes["chain"] * densities.sizes["draw"])
+    parts = [found[name] for name in PARTS]
+    found[TOTAL] = (
+        np.sum([part[0] for part in parts], axis=0),
+        np.max([part[1] for part in parts], axis=0),
+        np.sum([part[2] for part in parts], axis=0),
+    )
+    elpd, pareto_k, p_loo = (np.stack(values) for values in zip(*found.values(), strict=True))
+    coordinates = {"group": list(found), "time": time.to_numpy()}
+    both = ("group", "time")
+    pointwise = xr.Dataset({"elpd": (both, elpd), "p_loo": (both, p_loo), "pareto_k": (both, pareto_k)}, coordinates)
+    bad = ~(pareto_k <= limit)  # so written, NaN is bad
+    table = xr.Dataset(
+        {
+            "elpd": ("group", elpd.sum(axis=1)),
+            "se": ("group", np.sqrt(elpd.shape[1] * elpd.var(axis=1))),
+            "p_loo": ("group", p_loo.sum(axis=1)),
+            "pareto_k_bad_share": ("group", bad.mean(axis=1)),
+        },
+        {"group": list(found)},
+    )
+    remarks = [str(warning.message) for warning in caught]
+    n_bad = int(bad[list(found).index(TOTAL)].sum())
+    if n_bad:
+        remarks.append(
+            f"the Pareto k of {n_bad} of {elpd.shape[1]} intervals is above {limit:.2f}: leaving them out changes the "
+            "posterior too much for importance sampling, and the ELPD is rather too high"
+        )
+    return PredictiveDensity(table, pointwise, _identity(fit), tuple(dict.fromkeys(remarks)))
+
+
+def pareto_k_limit(n_draws: int) -> float:
+    """Return the largest Pareto k at which an estimate from so many draws is reliable (Vehtari et al. 2024)."""
+    return min(1.0 - 1.0 / np.log10(n_draws), MAXIMAL_PARETO_K) if n_draws > 1 else MAXIMAL_PARETO_K
+
+
+def _strata_with_data(fit: "Fit", strata: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out noise across the impact where there is nothing: there the model repeats that along it."""
+    n_features = int(fit.data["constant_data"].attrs["n_features"])
+    nothing_across = (fit.n_classes - 1) * n_features == 1
+    return tuple(name for name in strata if not (nothing_across and name == "class_noise"))
+
+
+def _identity(fit: "Fit") -> RunIdentity:
+    return RunIdentity(
+        layer=fit.settings.layer,
+        group=fit.settings.group,
+        class_sizes=fit.class_sizes,
+        steps=fit.steps,
+        movement=fit.movement,
+        split="class_noise" in fit.data["log_likelihood"].to_dataset(),
+    )
+
+
+def _leave_out(log_density: Float[np.ndarray, "chain draw time"]) -> tuple[Float[np.ndarray, " time"], ...]:
+    """Return ELPD, Pareto k and p_loo of each interval."""
+    efficiency = _relative_efficiency(log_density)
+    intervals = [_leave_one_out(log_density[:, :, t], efficiency) for t in range(log_density.shape[2])]
+    elpd, pareto_k, p_loo = np.array(intervals, dtype=float).T
+    return elpd, pareto_k, p_loo
+
+
+def _leave_one_out(log_density: Float[np.ndarray, "chain draw"], efficiency: float) -> tuple[float, float, float]:
+    try:
+        elpd, pareto_k, p_loo = array_stats.loo(log_density, chain_axis=0, draw_axis=1, r_eff=efficiency)
+        return float(elpd), float(pareto_k), float(p_loo)
+    except ValueError:  # no tail to smooth: all draws say the same, or chains are stuck
+        if np.ptp(log_density) == 0.0:
+            return float(log_density.flat[0]), -np.inf, 0.0
+        return (np.nan,) * 3
+
+
+def _relative_efficiency(log_density: Float[np.ndarray, "chain draw time"]) -> float:
+    """Return the effective sample size of the density, relative to the number of draws; 1 where there is one chain."""
+    n_chains, n_draws, n_intervals = log_density.shape
+    if n_chains == 1:
+        return 1.0
+    chosen = np.unique(np.linspace(0, n_intervals - 1, EFFICIENCY_INTERVALS).round().astype(int))
+    density = np.exp(log_density[:, :, chosen] - log_density[:, :, chosen].max(axis=(0, 1)))
+    with np.errstate(all="ignore"):
+        sizes = array_stats.ess(density, chain_axis=0, draw_axis=1, method="mean")
+    share = float(np.mean(sizes)) / (n_chains * n_draws)
+    return share if np.isfinite(share) and share > 0.0 else 1.0
+
+
+@dataclass(frozen=True)
+class DriftComparison:
+    """Fits of one run, held against each other by what they predict.
+
+    Attributes
+    ----------
+    table : Dataset, over ``group`` and ``drift``
+        Columns of `PredictiveDensity.table`, and the difference to the best of the group: ``difference``, ELPD of the
+        best less one's own; ``difference_se``, its standard error, paired by interval; ``resolved``, whether it is at
+        least 4 and at least 2 standard errors. Drifts stand in the order of their total, best first.
+    best : str
+        The drift of the highest ELPD in total.
+    resolved : bool
+        Whether all others are resolved from it.
+    sentence : str
+        Which drift explains the run best, and whether that is resolved.
+    notes : tuple of str
+        What to bear in mind about this comparison.
+    warnings : tuple of str
+        What ArviZ warned of, with the drift.
+    """
+
+    table: xr.Dataset
+    best: str
+    resolved: bool
+    sentence: str
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the machine-readable result: plain numbers, strings and lists."""
+        columns = (*COLUMNS, "difference", "difference_se", "resolved")
+        return {
+            "best": self.best,
+            "resolved": self.resolved,
+            "sentence": self.sentence,
+            "drifts": {
+                str(drift): {
+                    str(group): {name: self.table[name].sel(drift=drift, group=group).item() for name in columns}
+                    for group in self.table["group"].to_numpy()
+                }
+                for drift in self.table["drift"].to_numpy()
+            },
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+
+def compare_drifts(fits: "Mapping[str, Fit | PredictiveDensity]") -> DriftComparison:
+    """Hold fits of one run against each other, to see which class of drift explains it best.
+
+    Parameters
+    ----------
+    fits : mapping of str to Fit or PredictiveDensity
+        Fits of the same recording, layer, grouping and records, by name; or what
+        `expected_log_predictive_density` returned for them, which takes little memory.
+
+    Returns
+    -------
+    DriftComparison
+        Paired differences of pointwise ELPD to the best with standard errors √(n · variance) over the n intervals, per
+        group and in total.
+
+    Raises
+    ------
+    InputError
+        If there are no fits, or they are not of the same run.
+
+    Notes
+    -----
+    Differences below 4, or below 2 standard errors, are not resolved, and the sentence says so. Standard errors take
+    intervals for independent, and noise is Student-t; see the docstring of `lesde_infer.model_choice`.
+    """
+    if not fits:
+        raise InputError("there is no fit to compare; give at least one, by name")
+    densities = {
+        name: fit if isinstance(fit, PredictiveDensity) else expected_log_predictive_density(fit)
+        for name, fit in fits.items()
+    }
+    (first, reference), *others = densities.items()
+    for name, density in others:
+        if difference := reference.run.difference(density.run):
+            raise InputError(
+                f"fits '{first}' and '{name}' are not of the same run: {difference}; "
+                "compare fits of one recording, layer, grouping and records"
+            )
+    totals = {name: float(density.table["elpd"].sel(group=TOTAL)) for name, density in densities.items()}
+    order = sorted(totals, key=lambda name: -np.nan_to_num(totals[name], nan=-np.inf))
+    table = _with_differences([densities[name] for name in order], order)
+    total = table.sel(group=TOTAL)
+    rivals = total.isel(drift=slice(1, None))
+    n_intervals = reference.pointwise.sizes["time"]
+    notes = []
+    if len(order) > 1 and n_intervals < FEW_INTERVALS:
+        notes.append(f"{n_intervals} intervals are few: standard errors of differences are hardly known")
+    if len({density.run.split for density in densities.values()}) > 1:
+        notes.append(
+            "homogeneous I and R give noise along the impact a scale of its own, L and a matrix do not: "
+            "differences between them are of noise as much as of drift"
+        )
+    return DriftComparison(
+        table=table,
+        best=order[0],
+        resolved=bool(rivals["resolved"].all()) and len(order) > 1,
+        sentence=_sentence(total),
+        notes=tuple(notes),
+        warnings=tuple(f"{name}: {warning}" for name in order for warning in densities[name].warnings),
+    )
+
+
+def _with_differences(densities: list[PredictiveDensity], names: list[str]) -> xr.Dataset:
+    """Put the tables of all fits side by side, and add what each is behind the best of each group."""
+    table = xr.concat([density.table for density in densities], dim="drift").assign_coords(drift=names)
+    pointwise = np.stack([density.pointwise["elpd"].to_numpy() for density in densities])  # (drift, group, time)
+    best = np.argmax(np.nan_to_num(table["elpd"].transpose("drift", "group").to_numpy(), nan=-np.inf), axis=0)
+    behind = np.take_along_axis(pointwise, best[None, :, None], axis=0) - pointwise
+    difference = behind.sum(axis=2)
+    error = np.sqrt(behind.shape[2] * behind.var(axis=2))
+    columns = {
+        "difference": difference,
+        "difference_se": error,
+        "resolved": (difference >= LEAST_DIFFERENCE) & (difference >= LEAST_ERRORS * error),
+    }
+    return table.assign({name: (("drift", "group"), values) for name, values in columns.items()})
+
+
+def _sentence(total: xr.Dataset) -> str:
+    names = [str(name) for name in total["drift"].to_numpy()]
+    best, *rivals = names
+    if not rivals:
+        return f"{best} is the only drift that was fitted: there is nothing to compare it with."
+
+    def behind(name: str) -> str:
+        own = total.sel(drift=name)
+        return f"{float(own['difference']):.1f} ± {float(own['difference_se']):.1f}"
+
+    unresolved = [name for name in rivals if not total["resolved"].sel(drift=name)]
+    if not unresolved:
+        return f"{best} explains the run best: its ELPD is {behind(rivals[0])} above that of {rivals[0]}, the next."
+    listed = ", ".join(f"{name} ({behind(name)} behind)" for name in unresolved)
+    return (
+        f"{best} has the highest ELPD, but it is not resolved from {listed}: "
+        f"a difference below {LEAST_DIFFERENCE:.0f}, or below {LEAST_ERRORS:.0f} standard errors, decides nothing."
+    )
