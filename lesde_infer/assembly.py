@@ -18,7 +18,15 @@ from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, s
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
-from lesde_infer.priors import TINY, StratumScale, curve_prior, log_variance_scale, no_rate_scale, rate_scale
+from lesde_infer.priors import (
+    TINY,
+    StratumScale,
+    class_mean_scale,
+    curve_prior,
+    log_variance_scale,
+    no_rate_scale,
+    rate_scale,
+)
 from lesde_infer.statistics import Statistics, StratumStatistics
 from lesde_infer.strata_variant import StrataVariant
 from lesde_infer.variant import Variant
@@ -109,11 +117,6 @@ def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "hom
 
 def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], divisor: int) -> _StratumArrays:
     """Arrange a stratum of class means; the rate acts as rate·Δ/``divisor`` along the directions."""
-    square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
-    product = stratum.direction_increment.sum(axis=1)
-    residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
-    noise = np.sqrt(np.maximum(stratum.increment_square, TINY) / stratum.dimension / lengths)
-    unit = divisor / lengths
     return _StratumArrays(
         direction_square=stratum.direction_square,
         direction_increment=stratum.direction_increment,
@@ -126,7 +129,7 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
         error=np.zeros_like(lengths),
         is_rate=True,
         relaxes=True,
-        scale=rate_scale(unit * product / square, unit * np.sqrt(residual / square), noise),
+        scale=class_mean_scale(stratum, lengths, lengths / divisor),
     )
 
 

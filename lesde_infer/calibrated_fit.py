@@ -10,22 +10,19 @@ from threading import Event
 
 import numpy as np
 from arviz_stats.base import array_stats
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from lesde_infer._jax import jax
-from lesde_infer.assembly import Submodel
 from lesde_infer.calibrated_quantities import Draws, quantities
 from lesde_infer.calibration_template import Template
-from lesde_infer.concurrent_sampling import ACCEPTANCE, CAREFUL_ACCEPTANCE, CAREFUL_WARMUP, WARMUP
 from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, TAIL
 from lesde_infer.inference import CHAINS as USERS_CHAINS
 from lesde_infer.inference import LONGER
-from lesde_infer.mode import find_mode
 from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import RANKED_DRAWS
-from lesde_infer.sampling import Chains, SampleRun, iterations
+from lesde_infer.sampling import SampleRun
 from lesde_infer.simulated_increments import SimulatedRun, simulation_key
-from lesde_infer.variant import Points, Position
+from lesde_infer.submodel_sampler import SubmodelSampler
 
 MINIMAL_ESS_OF_CHAIN = MINIMAL_ESS / USERS_CHAINS
 
@@ -82,15 +79,21 @@ def fit_simulation(
     """
     key = simulation_key(seed, number, "sampler")
     samplers = [
-        _Sampler(submodel, own, n_chains, stop)
+        SubmodelSampler(submodel, own, n_chains)
         for submodel, own in zip(run.submodels, jax.random.split(key, len(run.submodels)), strict=True)
     ]
+
+    def report(_: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+
     truth = _quantities(template, run, run.truth)
     for times in (1, *LONGER):
         for sampler in samplers:
             if times > 1:
                 sampler.replace_diverged()
-            sampler.run_until(times * n_draws)
+            report(0)
+            sampler.run_until(times * n_draws, report)
         divergences = sum(sampler.divergences for sampler in samplers)
         draws = _quantities(template, run, [sampler.draws() for sampler in samplers])
         values = np.stack(list(draws.values()), axis=2)
@@ -152,51 +155,3 @@ def _worst(values: Float[np.ndarray, "chain draw quantity"]) -> tuple[float, flo
 
 class StoppedError(Exception):
     """Raised in a thread that was told to stop; never seen outside."""
-
-
-class _Sampler:
-    """Chains of one submodel, begun when they are first run."""
-
-    def __init__(self, submodel: Submodel, key: Array, n_chains: int, stop: Event) -> None:
-        self._submodel, self._key, self._n_chains, self._stop = submodel, key, n_chains, stop
-        self._mode: tuple[Position, Points] | None = None
-        self._begin(WARMUP, ACCEPTANCE)
-
-    def _begin(self, n_warmup: int, acceptance: float) -> None:
-        self._check_stop()
-        self._n_warmup = n_warmup
-        if self._mode is None:
-            self._mode = find_mode(self._submodel.variant, self._submodel.data)
-        self._chains = Chains(
-            self._submodel.variant,
-            self._submodel.data,
-            *self._mode,
-            key=self._key,
-            n_chains=self._n_chains,
-            n_warmup=n_warmup,
-            target_acceptance=acceptance,
-        )
-
-    def run_until(self, n_draws: int) -> None:
-        """Sample until each chain has that many draws after its warm-up."""
-        while self._chains.n_done < iterations(self._n_warmup) + iterations(n_draws):
-            self._check_stop()
-            self._chains.advance()
-
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise StoppedError
-
-    def replace_diverged(self) -> None:
-        """Begin anew with smaller steps if any transition diverged."""
-        if self._chains.has_diverged:
-            self._begin(CAREFUL_WARMUP, CAREFUL_ACCEPTANCE)
-
-    @property
-    def divergences(self) -> int:
-        """Divergent transitions after warm-up."""
-        return int(self.draws().statistics["diverging"].sum())
-
-    def draws(self) -> SampleRun:
-        """Return all draws so far."""
-        return self._chains.draws()

@@ -191,9 +191,15 @@ def feedback_coefficients(
     far, residuals being bounded by one: the exponent stops at `MAXIMAL_RESIDUAL_GROWTH`, and the coefficient grows
     linearly in the rate from there. Without the stop the likelihood has cliffs, double exponential in u.
     """
+    return push[..., None] * feedback_factor(push, feedback)
+
+
+def feedback_factor(
+    push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
+) -> Float[Array, "*batch time component"]:
+    """Return φ₁(−λⱼ aΔ), what feedback leaves of a push aΔ; stopped as in `feedback_coefficients`."""
     exponent = -feedback * push[..., None]
-    exponent = jnp.where(feedback > 0.0, jnp.minimum(exponent, MAXIMAL_RESIDUAL_GROWTH), exponent)
-    return push[..., None] * phi_1(exponent)
+    return phi_1(jnp.where(feedback > 0.0, jnp.minimum(exponent, MAXIMAL_RESIDUAL_GROWTH), exponent))
 
 
 def logits_coefficients(

@@ -12,6 +12,7 @@ out, which costs efficiency, not correctness: whitening is exact for any Λ.
 tests/lesde_infer/test_information.py compares with averages over simulated data.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Array, Float
@@ -42,9 +43,6 @@ def curve_information(
     def curves(w: Float[Array, "curve weight"]) -> Float[Array, "curve time"]:
         return jnp.concatenate(evaluate_curves(curve, w, time_scale, data))[: len(weights)]
 
-    # A curve depends on its own weights only: one direction moves the same weight of all curves at once.
-    tangents = jnp.eye(weights.shape[1])[:, None, :] * jnp.ones_like(weights)
-    jacobian = jax.vmap(lambda tangent: jax.jvp(curves, (weights,), (tangent,))[1])(tangents)
     information = jnp.concatenate(
         [
             _mean_information("seen", parameters, data, coupled),
@@ -52,6 +50,18 @@ def curve_information(
             _mean_information("attenuation", parameters, data, coupled),
         ]
     )[: len(weights)]
+    return weight_information(curves, weights, information)
+
+
+def weight_information(
+    curves: Callable[[Float[Array, "curve weight"]], Float[Array, "curve time"]],
+    weights: Float[Array, "curve weight"],
+    information: Float[Array, "curve time"],
+) -> Float[Array, "curve weight weight"]:
+    """Return Λ of each curve's weights from the information of each interval in each curve there."""
+    # A curve depends on its own weights only: one direction moves the same weight of all curves at once.
+    tangents = jnp.eye(weights.shape[1])[:, None, :] * jnp.ones_like(weights)
+    jacobian = jax.vmap(lambda tangent: jax.jvp(curves, (weights,), (tangent,))[1])(tangents)
     return jnp.einsum("ict,ct,jct->cij", jacobian, information, jacobian)
 
 

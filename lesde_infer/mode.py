@@ -104,7 +104,7 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
 
 
 def _descend(variant: Variant, data: Any, points: Points, start: Position, iterations: int) -> Position:
-    """Lower the potential energy by L-BFGS from ``start``."""
+    """Lower the objective by L-BFGS from ``start``."""
     flat, unravel = ravel_pytree(start)
     evaluate = objective(variant)
 

@@ -156,14 +156,19 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool) -> Paramet
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
     weights = sample_weights(curve, data.prior)
     seen, log_scale, attenuation = evaluate_curves(curve, weights, time_scale, data)
+    degrees, exponent = sample_noise_shape(n_strata, mixed=mixed)
+    return Parameters(one_step_location(seen, attenuation, data), log_scale, attenuation, degrees, exponent)
+
+
+def sample_noise_shape(n_strata: int, *, mixed: bool) -> tuple[Float[Array, "stratum 2"], Float[Array, " stratum"]]:
+    """Sample ν of the shortest and of the longest intervals, which is one where intervals are alike, and ω."""
     # Real runs have ν of about 2; the prior's 95 % reach from 1 to 12, hence from heavy tails to nearly Gaussian.
     excess = numpyro.sample("degrees_excess", dist.Gamma(2.0, 0.5).expand([n_strata, 1 + mixed]).to_event(2))
     exponent = jnp.zeros(n_strata)
     if mixed:
         # From noise that relaxes at once (−1/2) over a random walk (0) to a steady push (+1/2), within one sd.
         exponent = numpyro.sample("interval_exponent", dist.Normal(0.0, 0.5).expand([n_strata]).to_event(1))
-    degrees = jnp.broadcast_to(MINIMAL_DEGREES + excess, (n_strata, 2))
-    return Parameters(one_step_location(seen, attenuation, data), log_scale, attenuation, degrees, exponent)
+    return jnp.broadcast_to(MINIMAL_DEGREES + excess, (n_strata, 2)), exponent
 
 
 class Prediction(NamedTuple):

@@ -7,7 +7,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import curve_design, early_time
 from lesde_infer.interval_lengths import relative_length, smoothed
 from lesde_infer.pattern_model import PatternData, contrast_basis
-from lesde_infer.priors import TINY, curve_prior, rate_scale
+from lesde_infer.priors import TINY, class_mean_scale, curve_prior, least_squares
 from lesde_infer.statistics import Statistics
 
 REFERENCE_SHARE = 0.1  # of the typical rate: below it a mean rate counts as zero
@@ -22,15 +22,10 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
     """
     stratum, pattern, lengths = statistics.contrast, statistics.pattern, statistics.lengths
     exposure = lengths / statistics.n_classes
-    square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
-    product = stratum.direction_increment.sum(axis=1)
-    residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
-    estimates, errors = product / square / exposure, np.sqrt(residual / square) / exposure
+    estimates, _ = least_squares(stratum, exposure)
     information = interval_information(statistics) + TINY
     weight = information / information.sum()
     typical = float(np.exp(weight @ np.log(np.maximum(np.abs(estimates), TINY))))
-    noise = np.sqrt(np.maximum(stratum.increment_square, TINY) / stratum.dimension / lengths)
-    scale = rate_scale(estimates, errors, noise)
     duration = float(statistics.times[-1] - statistics.times[0])
     elapsed = statistics.midpoints - statistics.times[0]
     design = curve_design(elapsed, duration, early_time(elapsed, duration))
@@ -50,7 +45,7 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
         spread=jnp.asarray(SPREAD_SHARE * typical),
         weight=jnp.asarray(weight),
         drift=jnp.asarray(np.stack([ones, late] if drifting else [ones], axis=1)),
-        prior=curve_prior([scale], mixed=mixed),
+        prior=curve_prior([class_mean_scale(stratum, lengths, exposure)], mixed=mixed),
         design=design,
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else ones),

@@ -37,10 +37,11 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from lesde_infer._jax import jax, jnp
+from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, n_weights, predictor, sample_time_scale, sample_weights
-from lesde_infer.impacts import MAXIMAL_RESIDUAL_GROWTH, phi_1
-from lesde_infer.model import MINIMAL_DEGREES, interval_degrees
+from lesde_infer.impacts import feedback_factor
+from lesde_infer.information import weight_information
+from lesde_infer.model import interval_degrees, sample_noise_shape
 from lesde_infer.noise import CollapsedStudentT
 
 MEAN_SPREAD = 3.0  # sd of asinh(a/reference): either sign, and a factor of e^±6 beyond the reference
@@ -163,12 +164,8 @@ def sample_pattern_parameters(data: PatternData, *, curve: Curve, mixed: bool) -
     spread = numpyro.sample("pattern_spread", dist.LogNormal(medians, LOG_SPREAD_SD).to_event(1))
     sd = jnp.repeat(spread, data.coordinates.shape[2]) * jnp.ones_like(data.homogeneous)
     pattern = numpyro.sample("pattern", dist.Normal(mean * data.homogeneous, sd).to_event(2))
-    excess = numpyro.sample("degrees_excess", dist.Gamma(2.0, 0.5).expand([1, 1 + mixed]).to_event(2))
-    exponent = jnp.zeros(1)
-    if mixed:
-        exponent = numpyro.sample("interval_exponent", dist.Normal(0.0, 0.5).expand([1]).to_event(1))
-    curves = evaluate_pattern_curves(curve, weights, time_scale, data)
-    return PatternParameters(pattern, *curves, jnp.broadcast_to(MINIMAL_DEGREES + excess, (1, 2)), exponent)
+    degrees, exponent = sample_noise_shape(1, mixed=mixed)
+    return PatternParameters(pattern, *evaluate_pattern_curves(curve, weights, time_scale, data), degrees, exponent)
 
 
 def kernel_gamma(parameters: PatternParameters, data: PatternData) -> Float[Array, " time"]:
@@ -196,10 +193,8 @@ class PatternPrediction(NamedTuple):
 
 def predict_pattern(parameters: PatternParameters, data: PatternData) -> PatternPrediction:
     """Return directions and noise of each interval."""
-    exponent = -data.feedback * (kernel_gamma(parameters, data) * data.exposure)[:, None]
-    exponent = jnp.where(data.feedback > 0.0, jnp.minimum(exponent, MAXIMAL_RESIDUAL_GROWTH), exponent)
     seen = jnp.exp(parameters.log_scale_curve + parameters.attenuation[0] * data.relative_length) * data.exposure
-    factor = seen[:, None] * phi_1(exponent)
+    factor = seen[:, None] * feedback_factor(kernel_gamma(parameters, data) * data.exposure, data.feedback)
     directions = (data.drift[:, None, :, None] * data.coordinates[:, :, None, :]).reshape(*data.feedback.shape, -1)
     shift = parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
     return PatternPrediction(factor[:, :, None] * directions, parameters.log_scale + data.log_length + shift)
@@ -264,11 +259,7 @@ class PatternVariant:
             scale, noise, attenuation = evaluate_pattern_curves(self.curve, w, time_scale, data)
             return jnp.concatenate([(scale + attenuation[0])[None], noise, attenuation])[: len(weights)]
 
-        # A curve depends on its own weights only: one direction moves the same weight of all curves at once.
-        tangents = jnp.eye(weights.shape[1])[:, None, :] * jnp.ones_like(weights)
-        jacobian = jax.vmap(lambda tangent: jax.jvp(curves, (weights,), (tangent,))[1])(tangents)
-        information = jnp.stack(by_curve[: len(weights)])
         return {
-            "curve_weights": jnp.einsum("ict,ct,jct->cij", jacobian, information, jacobian),
+            "curve_weights": weight_information(curves, weights, jnp.stack(by_curve[: len(weights)])),
             "pattern": jnp.broadcast_to(rows, (data.homogeneous.shape[0], *rows.shape)),
         }

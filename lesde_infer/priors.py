@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import CurvePrior
+from lesde_infer.statistics import StratumStatistics
 
 RESOLUTION_QUANTILE = 0.1  # of the standard errors of the intervals: a rate below it could not be told from zero
 LARGEST_QUANTILE = 0.9  # of the intervals' own estimates, in absolute value
@@ -74,6 +75,27 @@ def rate_scale(
     reach = np.arcsinh(float(np.quantile(np.abs(estimates), LARGEST_QUANTILE)) / reference)
     spread = max(MINIMAL_SPREAD, float(reach) / 2.0)
     return StratumScale(reference, (0.0, spread, spread, spread), (_log_median(noise), *NOISE_SPREAD))
+
+
+def least_squares(
+    stratum: StratumStatistics, exposure: Float[np.ndarray, " time"]
+) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
+    """Return each interval's own estimate of the rate of class means, without feedback, and its standard error.
+
+    The rate acts as rate · ``exposure`` along the sum of the directions.
+    """
+    square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
+    product = stratum.direction_increment.sum(axis=1)
+    residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
+    return product / square / exposure, np.sqrt(residual / square) / exposure
+
+
+def class_mean_scale(
+    stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], exposure: Float[np.ndarray, " time"]
+) -> StratumScale:
+    """Scale the prior of a stratum of class means by its own least squares, and by the size of its increments."""
+    noise = np.sqrt(np.maximum(stratum.increment_square, TINY) / stratum.dimension / lengths)
+    return rate_scale(*least_squares(stratum, exposure), noise)
 
 
 def no_rate_scale(noise: Float[np.ndarray, " time"]) -> StratumScale:

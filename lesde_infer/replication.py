@@ -25,7 +25,9 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import gammaln
 
+from lesde_infer._jax import jnp
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.model import interval_degrees
 
 
 def scale_factors(
@@ -109,8 +111,7 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         own = draws["degrees"].sel(stratum=stratum).to_numpy()
         if own.ndim == 1:
             return np.broadcast_to(own[:, None], (len(own), len(length)))
-        short, long = np.log(own[:, :1]), np.log(own[:, 1:])
-        return np.exp(short + (long - short) * relative_length)
+        return np.asarray(interval_degrees(jnp.asarray(own), jnp.asarray(relative_length)))
 
     def of_steps(stratum: str) -> Float[np.ndarray, "draw time"]:
         """n^ω relative to the longest interval."""

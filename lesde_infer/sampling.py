@@ -200,9 +200,9 @@ class Chains:
         return CHUNK
 
     @property
-    def has_diverged(self) -> bool:
-        """Whether any transition after warm-up diverged."""
-        return any(states.diverging.any() for states in self._kept)
+    def divergences(self) -> int:
+        """Divergent transitions after warm-up."""
+        return int(sum(states.diverging.sum() for states in self._kept))
 
     def draws(self) -> SampleRun:
         """Return all draws so far."""

@@ -1,0 +1,88 @@
+"""Chains of one submodel: mode, warm-up and draws, more draws where they are wanted, new chains where some diverged."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+from lesde_infer._jax import jax
+from lesde_infer.assembly import Submodel
+from lesde_infer.mode import find_mode
+from lesde_infer.sampling import Chains, SampleRun, iterations
+from lesde_infer.variant import Points, Position, Variant
+
+WARMUP, ACCEPTANCE = 300, 0.9
+CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.99  # of new chains with smaller steps, where transitions diverged
+
+Report = Callable[[int], None]
+"""Called with the iterations just done; an exception it raises ends the sampling."""
+
+
+class SubmodelSampler:
+    """Chains of one submodel, begun when they are first run.
+
+    Parameters
+    ----------
+    submodel : Submodel
+        What is sampled.
+    key : jax.Array
+        Seed.
+    n_chains : int
+        Number of chains.
+    """
+
+    def __init__(self, submodel: Submodel, key: jax.Array, n_chains: int) -> None:
+        self._data, self._variant, self._key, self._n_chains = submodel.data, submodel.variant, key, n_chains
+        self._n_warmup, self._acceptance = WARMUP, ACCEPTANCE
+        self._chains: Chains | None = None
+
+    @property
+    def program(self) -> tuple[Variant, float]:
+        """What tells compiled programs apart."""
+        return self._variant, self._acceptance
+
+    @property
+    def divergences(self) -> int:
+        """Divergent transitions after warm-up."""
+        return 0 if self._chains is None else self._chains.divergences
+
+    @cached_property
+    def _mode(self) -> tuple[Position, Points]:
+        """Where chains start and the whitening there, for careful chains the same."""
+        return find_mode(self._variant, self._data)
+
+    def iterations_left(self, n_draws: int) -> int:
+        """Return how many iterations `run_until` will take."""
+        done = 0 if self._chains is None else self._chains.n_done
+        return max(iterations(self._n_warmup) + iterations(n_draws) - done, 0)
+
+    def begin(self, report: Report) -> Chains:
+        """Find the mode and run for a moment, unless that was done; it compiles all that is needed."""
+        if self._chains is None:
+            chains = Chains(
+                self._variant,
+                self._data,
+                *self._mode,
+                key=self._key,
+                n_chains=self._n_chains,
+                n_warmup=self._n_warmup,
+                target_acceptance=self._acceptance,
+            )
+            report(chains.advance())
+            self._chains = chains
+        return self._chains
+
+    def run_until(self, n_draws: int, report: Report) -> None:
+        """Sample until each chain has that many draws."""
+        chains = self.begin(report)
+        while self.iterations_left(n_draws):
+            report(chains.advance())
+
+    def replace_diverged(self) -> None:
+        """Forget the chains if any transition diverged; new ones will take smaller steps."""
+        if self.divergences:
+            self._n_warmup, self._acceptance, self._chains = CAREFUL_WARMUP, CAREFUL_ACCEPTANCE, None
+
+    def draws(self) -> SampleRun:
+        """Return all draws so far."""
+        if self._chains is None:
+            raise RuntimeError("nothing was sampled yet")
+        return self._chains.draws()
