@@ -68,13 +68,17 @@ def rate_scale(
 ) -> StratumScale:
     """Scale the prior of a rate by each interval's own estimate of it, its standard error, and the noise scale.
 
-    Two standard deviations of u reach the largest rates that the intervals suggest, with either sign; slope and
-    amplitude let u cross that span within the record, and can shrink to a constant.
+    Two standard deviations of u reach the largest rates that the intervals suggest, with either sign. Level, slope and
+    amplitude share them: u(t) varies by level and Gaussian process in the middle of the record, by level and slope
+    more at its ends, where half of the variance is the slope's. With the whole span for each of the three, rates at the
+    ends would reach far beyond any that an interval suggests, and of the runs simulated from such a prior one in seven
+    has increments hundreds of times the noise, around which chains do not find their way.
     """
     reference = max(float(np.quantile(errors, RESOLUTION_QUANTILE)), TINY)
     reach = np.arcsinh(float(np.quantile(np.abs(estimates), LARGEST_QUANTILE)) / reference)
     spread = max(MINIMAL_SPREAD, float(reach) / 2.0)
-    return StratumScale(reference, (0.0, spread, spread, spread), (_log_median(noise), *NOISE_SPREAD))
+    part = spread / np.sqrt(2.0)  # two of the three parts make up most of the variance anywhere
+    return StratumScale(reference, (0.0, part, part, part), (_log_median(noise), *NOISE_SPREAD))
 
 
 def least_squares(

@@ -173,17 +173,18 @@ def test_two_standard_deviations_reach_the_largest_estimates():
     estimates, errors = np.linspace(0.0, 1000.0, 101), np.full(101, 1e-3)
     scale = rate_scale(estimates, errors, np.ones(101))
     assert scale.reference == pytest.approx(np.quantile(errors, RESOLUTION_QUANTILE))
-    reach = scale.reference * np.sinh(2 * scale.location[1])
+    reach = scale.reference * np.sinh(2 * np.hypot(scale.location[1], scale.location[2]))  # at the ends of the record
     assert reach == pytest.approx(np.quantile(estimates, LARGEST_QUANTILE), rel=1e-9)
 
 
 def test_intervals_that_agree_leave_room_all_the_same():
     scale = rate_scale(np.zeros(10), np.ones(10), np.ones(10))
-    assert scale.location == (0.0, MINIMAL_SPREAD, MINIMAL_SPREAD, MINIMAL_SPREAD)
+    part = MINIMAL_SPREAD / np.sqrt(2.0)
+    assert scale.location == (0.0, part, part, part)
     assert scale.noise == (0.0, *NOISE_SPREAD)
     assert scale.measured().noise == (0.0, *MEASURED_NOISE_SPREAD)
     assert scale.measured().location == scale.location
-    assert scale.smooth().location == (0.0, MINIMAL_SPREAD, MINIMAL_SPREAD, MEASURED_RATE_AMPLITUDE)
+    assert scale.smooth().location == (0.0, part, part, MEASURED_RATE_AMPLITUDE)
     assert scale.smooth().noise == scale.noise
 
 
