@@ -72,7 +72,7 @@ class _StratumArrays:
     increment: Float[np.ndarray, " time"] | None
     increment_square: Float[np.ndarray, " time"]
     feedback: Float[np.ndarray, "time component"]
-    dimension: int
+    dimension: float
     exposure: Float[np.ndarray, " time"]
     log_length: Float[np.ndarray, " time"]
     error: Float[np.ndarray, " time"]
@@ -123,9 +123,9 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
         increment=None,
         increment_square=stratum.increment_square,
         feedback=stratum.feedback,
-        dimension=stratum.dimension,
+        dimension=stratum.effective_dimension,
         exposure=lengths / divisor,
-        log_length=0.5 * np.log(lengths),
+        log_length=0.5 * np.log(lengths * stratum.dimension / stratum.effective_dimension),
         error=np.zeros_like(lengths),
         is_rate=True,
         relaxes=True,
@@ -146,7 +146,7 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     increment = stratum.direction_increment.sum(axis=1) / length
     # One contrast of one feature has nothing across; its noise is then that along.
     across = np.maximum(stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0), TINY)
-    dimension = max(stratum.dimension - 1, 1)
+    dimension, effective = max(stratum.dimension - 1, 1), max(stratum.effective_dimension - 1.0, 1.0)
     log_noise = smoothed(0.5 * np.log(across / dimension), statistics.n_steps)
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
@@ -172,9 +172,9 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         increment=None,
         increment_square=across,
         feedback=none,
-        dimension=dimension,
+        dimension=effective,
         exposure=np.zeros_like(lengths),
-        log_length=0.5 * np.log(lengths),
+        log_length=0.5 * np.log(lengths * dimension / effective),
         error=np.zeros_like(lengths),
         is_rate=True,
         relaxes=False,

@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,12 @@ class Template:
 
     @classmethod
     def of(cls, statistics: Statistics, curve: Curve, elasticity: Elasticity) -> "Template":
-        """Return the template that a run is."""
+        """Return the template that a run is; noise will be simulated in all dimensions alike, and is fitted as such."""
+        contrast, shared = (
+            replace(stratum, effective_dimension=float(stratum.dimension))
+            for stratum in (statistics.contrast, statistics.shared)
+        )
+        statistics = replace(statistics, contrast=contrast, shared=shared)
         submodels = tuple(assemble(statistics, curve, elasticity))
         return cls(statistics, elasticity, curve, submodels, has_mixed_intervals(statistics))
 

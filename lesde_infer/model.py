@@ -15,7 +15,9 @@ with directions uⱼ and coefficients cⱼ from `lesde_infer.impacts` and a Stud
 most along the directions that training pushes, and the noise across them, which has a hundred times as many
 dimensions, must not say how well γ is known. Under I and R no stratum depends on another's parameters, so each is a
 model of its own; under L contrasts (with all their dimensions) and mean are coupled through s = α + β/(K−1) and are
-one model of two strata. `strata_model` is that model, for any number of strata; `lesde_infer.assembly` builds its data.
+one model of two strata. Noise of class means moves in fewer dimensions than there are: densities are taken in as many
+as it does, with as much more variance in each (`lesde_infer.noise_dimension`). `strata_model` is the model, for any
+number of strata; `lesde_infer.assembly` builds its data.
 
 Where short and long intervals alternate (recording in bursts), more is learned for each stratum. With n the number of
 steps of an interval and x = log(n/n_min)/log(n_max/n_min):
@@ -60,11 +62,12 @@ class StrataData(NamedTuple):
     feedback : array, shape (stratum, time, component)
         λⱼ (`lesde_infer.impacts`).
     dimension : array, shape (stratum,)
-        Dimensions an increment can move in.
+        Effective dimensions of the noise, d* of `lesde_infer.noise_dimension`; 1 where the increment is one number.
     exposure : array, shape (stratum, time)
         What turns a location curve into a push: Δ/K, Δ, 1, or 0 where there is no location.
     log_length : array, shape (stratum, time)
-        What turns a noise scale into the noise of an interval: log √Δ, or 0, or the log of the noise across the impact.
+        What turns a noise scale into the noise of an interval in each effective dimension: log √(Δ d/d*), or 0, or the
+        log of the noise across the impact.
     error : array, shape (stratum, time)
         Standard error of an increment that is itself an estimate; added to the noise in quadrature.
     reference : array, shape (stratum,)

@@ -254,6 +254,12 @@ def _constant(
     statistics: Statistics, places: list[tuple[StrataData | PatternData, int]], strata: list[Stratum]
 ) -> xr.Dataset:
     dimension = [float(data.dimension[place]) for data, place in places]
+    # Of strata of class means whose noise has a unit of its own, which noise along the impact has not.
+    in_own_unit = {"class_noise", "shared"} | ({"contrast"} if "class_noise" not in strata else set())
+    concentration = [
+        float(np.exp(2.0 * data.log_length[place][0]) / statistics.lengths[0]) if name in in_own_unit else 1.0
+        for name, (data, place) in zip(strata, places, strict=True)
+    ]
     data, _ = places[strata.index("contrast")]
     return xr.Dataset(
         {
@@ -270,6 +276,7 @@ def _constant(
             "log_growth_error": ("time", statistics.within.log_growth_error),
             "log_variance_error": ("time", np.full(len(statistics.lengths), statistics.within.log_variance_error)),
             "dimension": ("stratum", dimension),
+            "noise_concentration": ("stratum", concentration),
         },
         attrs={"n_features": statistics.n_features},
     )

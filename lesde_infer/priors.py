@@ -91,6 +91,7 @@ def least_squares(
     square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
     product = stratum.direction_increment.sum(axis=1)
     residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
+    residual *= stratum.dimension / stratum.effective_dimension  # in each dimension that noise moves in, and drift
     return product / square / exposure, np.sqrt(residual / square) / exposure
 
 

@@ -121,7 +121,8 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
 
     def factors(stratum: str, scale: Float[np.ndarray, "draw time"]) -> Float[np.ndarray, "draw time"]:
         dimension = float(constant["dimension"].sel(stratum=stratum))
-        return scale_factors(densities[stratum].to_numpy(), scale, degrees(stratum), dimension, rng)
+        in_each = scale * np.sqrt(float(constant["noise_concentration"].sel(stratum=stratum)))
+        return scale_factors(densities[stratum].to_numpy(), in_each, degrees(stratum), dimension, rng)
 
     def noise_sd(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
         sd = values(name) * of_steps(stratum) * root

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.impacts import Impact
+from lesde_infer.noise_dimension import EffectiveDimension
 from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
@@ -40,6 +41,8 @@ class StratumStatistics:
         λⱼ of each direction (`lesde_infer.impacts`).
     dimension : int
         Number of dimensions the increment of the stratum can move in: p for the shared stratum, (K−1)p for contrasts.
+    effective_dimension : float
+        Number of them that its noise moves in (`lesde_infer.noise_dimension`).
     """
 
     direction_square: Float[np.ndarray, "time component"]
@@ -47,6 +50,7 @@ class StratumStatistics:
     increment_square: Float[np.ndarray, " time"]
     feedback: Float[np.ndarray, "time component"]
     dimension: int
+    effective_dimension: float
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,15 @@ def compute_statistics(
         )
     reader = SnapshotReader(recording, layer, impact, group)
     intervals = []
+    contrast_noise, shared_noise = EffectiveDimension(), EffectiveDimension()
     before = reader.read(0)
     for record in range(1, len(steps)):
         after = reader.read(record)
         intervals.append(_Interval.between(before, after))
+        increment, n_steps = after.class_means - before.class_means, int(steps[record] - steps[record - 1])
+        mean, directions = increment.mean(axis=0), before.directions
+        contrast_noise.add(increment - mean, directions.contrast.sum(axis=0), n_steps)
+        shared_noise.add(mean, directions.shared.sum(axis=0), n_steps)
         before = after
     n_features, sizes = before.class_means.shape[1], reader.average.sizes
     n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
@@ -209,8 +218,8 @@ def compute_statistics(
         times=recording.time[: len(steps)],
         class_sizes=sizes,
         n_features=n_features,
-        contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
-        shared=_stack([interval.shared for interval in intervals], n_features),
+        contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features, contrast_noise),
+        shared=_stack([interval.shared for interval in intervals], n_features, shared_noise),
         pattern=PatternStatistics(
             coordinates=np.stack([interval.coordinates for interval in intervals]),
             increments=np.stack([interval.increments for interval in intervals]),
@@ -281,13 +290,14 @@ class _Interval:
         )
 
 
-def _stack(products: list[_Products], dimension: int) -> StratumStatistics:
+def _stack(products: list[_Products], dimension: int, noise: EffectiveDimension) -> StratumStatistics:
     return StratumStatistics(
         direction_square=np.stack([p.direction_square for p in products]),
         direction_increment=np.stack([p.direction_increment for p in products]),
         increment_square=np.array([p.increment_square for p in products]),
         feedback=np.stack([p.feedback for p in products]),
         dimension=dimension,
+        effective_dimension=noise.of(dimension),
     )
 
 

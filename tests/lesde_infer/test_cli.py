@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from types import SimpleNamespace
 from typing import get_args
 
@@ -256,16 +255,19 @@ def has_a_record(path):
         return False
 
 
+# Tests that were started in the background of a shell hand down that interrupts are ignored.
+HEARS_INTERRUPTS = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('lesde_infer.cli', run_name='__main__')"
+)
+
+
 def test_an_interrupted_recording_keeps_what_it_has(tmp_path):
     path = tmp_path / "run.h5"
     command = ["record", "--out", str(path), "--steps", "1000000", "--every", "5", "--train-per-class", "20"]
     small = ["--dataset", "digits", "--architecture", "linear", "--probe-per-class", "2", "--validation-per-class", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lesde_infer.cli", *command, *small],
-        stderr=subprocess.PIPE,
-        text=True,
-        # Tests that were started in the background of a shell would hand down that interrupts are ignored.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, "-c", HEARS_INTERRUPTS, *command, *small], stderr=subprocess.PIPE, text=True
     )
     while not has_a_record(path) and process.poll() is None:
         time.sleep(0.05)
