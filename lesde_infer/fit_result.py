@@ -17,9 +17,10 @@ from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
 from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
-from lesde_infer.flags import Flag, find_flags
+from lesde_infer.flags import Flag, find_flags, interval_starts
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.missing import MissingData
 from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_density
 from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
@@ -98,6 +99,11 @@ class Fit:
         return self._constant["record_time"].to_numpy()
 
     @property
+    def interval_starts(self) -> Int[np.ndarray, " time"]:
+        """Record, of those in `steps`, at which each fitted interval starts; it stops at the next record."""
+        return interval_starts(self._constant)
+
+    @property
     def class_sizes(self) -> Int[np.ndarray, " class_"]:
         """Recorded samples of each class."""
         return self._constant["class_size"].to_numpy()
@@ -125,7 +131,14 @@ class Fit:
             self._constant,
             self.data["prior_widths"].to_dataset(),
             impact=self.settings.impact,
+            missing=self.missing,
         )
+
+    @property
+    def missing(self) -> MissingData | None:
+        """What was missing from the recording and left out; None for fits of earlier versions, which refused gaps."""
+        found = self.data.attrs.get("missing")
+        return None if found is None else MissingData.from_json(json.loads(found))
 
     @cached_property
     def _diagnostics(self) -> Diagnostics:
@@ -209,6 +222,7 @@ class Fit:
             "probability_separable": verdict.probability_separable,
             "phase_probabilities": verdict.phase_probabilities,
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            "missing": None if self.missing is None else self.missing.to_json(),
             "elpd": density.to_json(),
             "elpd_warnings": list(density.warnings),
             "prior_sensitivity": self._sensitivity_to_json(),

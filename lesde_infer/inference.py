@@ -115,6 +115,7 @@ def fit(
             separable = float("nan")
         provenance = _provenance(recording, Path(path))
     result.data.attrs.update(
+        missing=json.dumps(statistics.missing.to_json()),
         probability_separable=separable,
         provenance=json.dumps(provenance),
         wall_seconds=time.perf_counter() - started,
@@ -138,10 +139,13 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity:
         )
     n_intervals, needed = len(statistics.lengths), MINIMAL_INTERVALS[curve]
     if n_intervals < needed:
-        raise InputError(
-            f"{path}: {n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}; "
-            "record more often, or use a simpler curve (--curve constant)"
-        )
+        have = f"{n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}"
+        if statistics.missing.n_dropped_intervals or statistics.missing.n_standing_intervals:
+            have = (
+                f"{n_intervals} intervals are too few for curve '{curve}', which needs {needed}: "
+                f"{statistics.missing.sentence}"
+            )
+        raise InputError(f"{path}: {have}; record more often, or use a simpler curve (--curve constant)")
     if not np.any(statistics.contrast.increment_square > 0):
         raise InputError(
             f"{path}: layer '{statistics.layer}': class means never move relative to each other; "

@@ -236,7 +236,7 @@ def gamma_per_step(fit: "Fit") -> Float[np.ndarray, "draw time"]:
 
 def interval_middles(fit: "Fit") -> Float[np.ndarray, " time"]:
     """Return the middle of each fitted interval, in optimizer steps."""
-    return (fit.steps[1:] + fit.steps[:-1]) / 2.0
+    return (fit.steps[fit.interval_starts + 1] + fit.steps[fit.interval_starts]) / 2.0
 
 
 def median_rate(rates: SeparationRates, inside: Bool[np.ndarray, " snapshot"]) -> tuple[float, float]:

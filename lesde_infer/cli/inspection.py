@@ -46,9 +46,10 @@ def describe(path: Path) -> dict[str, Any]:
     dict
         ``file``, ``n_records``, ``n_samples``, ``n_classes``, ``samples_per_class``, ``n_relabelled`` (samples trained
         under another label), ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most
-        frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits`` and ``problem``, None if
-        a model can be fitted to it), ``has_classifier``, ``scalars`` (``first`` and ``last`` by name), ``loss`` (the
-        curve, thinned, None if there is none), ``provenance``.
+        frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a
+        model can be fitted to it, and ``missing``, how many times a sample's features are missing: ``n_samples``, at
+        ``n_records`` records from step ``first_step`` on, None if never), ``has_classifier``, ``scalars`` (``first``
+        and ``last`` by name), ``loss`` (the curve, thinned, None if there is none), ``provenance``.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def describe(path: Path) -> dict[str, Any]:
                     "n_features": recording.features(layer).shape[2],
                     "dtype": str(recording.features(layer).dtype),
                     "is_logits": layer == recording.logits,
-                    "problem": _problem(recording, layer),
+                    **_health(recording, layer),
                 }
                 for layer in recording.layers
             ],
@@ -105,6 +106,11 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
     for layer in description["layers"]:
         role = ", the logits" if layer["is_logits"] else ""
         health = "finite" if layer["problem"] is None else f"NOT USABLE: {layer['problem']}"
+        if missing := layer["missing"]:
+            health += (
+                f"; samples are missing {missing['n_samples']} times, at {missing['n_records']} records from step "
+                f"{missing['first_step']} on, and are left out there"
+            )
         rows[f"layer {layer['name']}"] = f"{layer['n_features']} features ({layer['dtype']}){role}; {health}"
     rows["classifier"] = "recorded" if description["has_classifier"] else "not recorded"
     for name, ends in description["scalars"].items():
@@ -134,10 +140,14 @@ def _thinned(values: Float[np.ndarray, " time"]) -> Float[np.ndarray, " kept"]:
     return values[kept]
 
 
-def _problem(recording: Recording, layer: str) -> str | None:
-    """Return why no model can be fitted to a layer, or None."""
+def _health(recording: Recording, layer: str) -> dict[str, Any]:
+    """Return why no model can be fitted to a layer, as ``problem``, and what is ``missing``; None if nothing."""
     try:
-        recording.check_finite(layer)
+        missing = recording.check_finite(layer)
     except InputError as error:
-        return str(error).removeprefix(f"{recording.path}: ")
-    return None
+        return {"problem": str(error).removeprefix(f"{recording.path}: "), "missing": None}
+    lacking = np.flatnonzero(missing)
+    if not lacking.size:
+        return {"problem": None, "missing": None}
+    found = {"n_samples": int(missing.sum()), "n_records": int(lacking.size)}
+    return {"problem": None, "missing": {**found, "first_step": int(recording.steps[lacking[0]])}}

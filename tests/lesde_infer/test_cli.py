@@ -127,9 +127,22 @@ class TestInspect:
         for expected in ("5 of 2 classes (3, 2), 1 trained under another label", "NOT USABLE", "3 → nan"):
             assert expected in captured.err
 
+    def test_counts_samples_that_are_missing_without_calling_them_damaged(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(5, 5, 2))
+        features[1, 3], features[3, 2:4] = np.nan, np.nan
+        path = write_recording(tmp_path / "run.h5", [0, 1, 50, 51, 100], [0, 0, 0, 1, 1], {"out": features})
+        assert main(["inspect", str(path), "--json", "-"]) == 0
+        captured = capsys.readouterr()
+        (layer,) = json.loads(captured.out)["layers"]
+        assert layer["problem"] is None
+        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "first_step": 1}
+        printed = " ".join(captured.err.split())
+        assert "finite; samples are missing 3 times, at 2 records from step 1 on" in printed
+        assert "NOT USABLE" not in printed
+
     def test_tells_where_features_stop_being_finite(self, tmp_path, capsys):
         features = np.random.default_rng(0).normal(size=(4, 4, 2))
-        features[2:, 0] = np.nan
+        features[2:, :2, 0] = np.nan
         path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
         assert main(["inspect", str(path)]) == 0
         assert "2 values that are infinite or not a number at step 9" in capsys.readouterr().out

@@ -67,6 +67,10 @@ class KnownFit:
     def times(self):
         return self.steps.astype(float)
 
+    @property
+    def interval_starts(self):
+        return np.arange(len(self.steps) - 1)
+
     def interval_rates(self, n_draws, seed):
         ones = np.ones((n_draws, len(self.steps) - 1))
         kappa = self.kappa * ones
