@@ -18,6 +18,7 @@ from data_tools.recording_schema import (
     VERSION,
     AttributeValue,
     as_integer_labels,
+    check_class_frequencies,
     check_labels,
     check_steps,
     decode_name,
@@ -66,6 +67,8 @@ class Recording:
         The same as a time: optimizer steps, or the cumulative learning rate.
     labels, given_labels : (n,) int64
         What each sample is, and what it is trained as.
+    class_frequencies : (K,) float64 or None
+        Share of each class, by `labels`, among the samples that training draws, where that is recorded.
     n_records, n_samples, n_classes : int
         T, n and K.
     layers : list of str
@@ -128,6 +131,7 @@ class Recording:
         self.logits = self._layer_attribute(attributes.get("logits_layer"), "logits_layer of /")
         n_outputs = self._features[self.logits].shape[2] if self.logits is not None else None
         self.n_classes = check_labels(self.labels, self.given_labels, f"{self.path}:", n_outputs)
+        self.class_frequencies = self._read_frequencies()
         self.classifier = self._read_classifier(arrays)
         self.scalars: dict[str, Float[np.ndarray, " time"]] = {
             decode_name(name.removeprefix("/scalars/")): array[:].astype(np.float64)
@@ -182,6 +186,12 @@ class Recording:
                 f"{self.path}: attribute {where} names {name!r}, but recorded are {', '.join(self._features)}"
             )
         return None if name is None else str(name)
+
+    def _read_frequencies(self) -> Float[np.ndarray, " class_"] | None:
+        if "class_frequencies" not in self._file:
+            return None
+        stored = self._dataset("/class_frequencies", (self.n_classes,))[:]
+        return check_class_frequencies(stored, self.n_classes, f"{self.path}:/class_frequencies")
 
     def _read_classifier(self, arrays: dict[str, RecordArray]) -> RecordedClassifier | None:
         if "/classifier/weight" not in arrays:

@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from data_tools.drift_measures import contrasts, mean_drift
 from data_tools.recorded_elasticity import RecordedElasticity
+from lesde_infer.frequencies import class_weights
+from lesde_infer.impacts import weighted
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -57,13 +59,14 @@ def explained_drift(fit: "Fit", measured: RecordedElasticity) -> ExplainedDrift 
     InputError
         If the measurement cannot be read.
     """
+    weights = class_weights(fit.settings.class_frequencies)
     assert measured.impact is not None  # noqa: S101  (rates were computed from it before)
     first, last = int(fit.steps[0]), int(fit.steps[-1])
     late = np.flatnonzero((measured.steps >= (first + last) / 2) & (measured.steps <= last))
     if late.size == 0:
         return None
     drift, _ = mean_drift(measured.onestep[late], measured.shares)
-    impact = np.asarray(measured.impact[late], dtype=np.float64)
+    impact = weighted(np.asarray(measured.impact[late], dtype=np.float64).swapaxes(0, 1), weights).swapaxes(0, 1)
     starts = fit.interval_starts
     interval = np.searchsorted(fit.steps[starts], measured.steps[late], side="right") - 1
     within = (interval >= 0) & (measured.steps[late] <= fit.steps[starts[np.maximum(interval, 0)] + 1])

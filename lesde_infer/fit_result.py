@@ -43,6 +43,8 @@ class Settings:
         Seed of the sampler.
     until : int or None
         Last optimizer step used.
+    class_frequencies : tuple of float, or None
+        Sampling frequencies of the classes of the grouping, given or recorded; None if balanced.
     """
 
     layer: str
@@ -52,6 +54,7 @@ class Settings:
     group: Grouping
     seed: int
     until: int | None
+    class_frequencies: tuple[float, ...] | None = None
 
 
 class Fit:
@@ -208,6 +211,7 @@ class Fit:
             "n_classes": self.n_classes,
             "n_records": len(self.steps),
             **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
+            "class_frequencies": settings.class_frequencies or [1 / self.n_classes] * self.n_classes,
             "converged": diagnostics.converged,
             "r_hat_max": diagnostics.r_hat_max,
             "ess_bulk_min": diagnostics.ess_bulk_min,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,7 @@ def fit(
     curve: Curve = "gp",
     group: Grouping = "labels",
     until: int | None = None,
+    class_frequencies: Sequence[float] | None = None,
     seed: int = 0,
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
@@ -76,6 +78,9 @@ def fit(
     ----------------
     until : int, optional
         Use records up to this optimizer step.
+    class_frequencies : sequence of float, optional
+        How often training draws each class of the grouping, with sum 1: π_l of the drift Σ_l π_l E_kl h_l. By default
+        as recorded, else equal (`lesde_infer.frequencies`).
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
@@ -97,8 +102,12 @@ def fit(
     )
     started = time.perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
-        settings = Settings(recording.choose_layer(layer), impact, elasticity, curve, group, seed, until)
-        statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
+        layer = recording.choose_layer(layer)
+        statistics = compute_statistics(
+            recording, layer, impact, group=group, until=until, frequencies=class_frequencies
+        )
+        shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
+        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)

@@ -274,6 +274,7 @@ def _paths(
             keep=np.array([start.path.place(record) for record in records.tolist()]),
             n_classes=fit.n_classes,
             classifier=start.classifier,
+            class_frequencies=fit.settings.class_frequencies,
         )
         in_range = (np.abs(simulated) < LARGEST_FEATURE).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

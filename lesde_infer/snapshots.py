@@ -14,10 +14,12 @@ from data_tools.recording import RecordedClassifier, Recording
 from lesde_infer.impacts import (
     Impact,
     IntervalDirections,
+    Weights,
     isotropic_directions,
     logits_directions,
     residual_directions,
     simplex_directions,
+    weighted,
 )
 
 Grouping = Literal["labels", "given_labels"]
@@ -115,8 +117,10 @@ class Snapshot:
 class SnapshotReader:
     """Turns one record of a recording into class means, deviations and directions."""
 
-    def __init__(self, recording: Recording, layer: str, impact: Impact, group: Grouping) -> None:
-        self.recording, self.layer, self.impact = recording, layer, impact
+    def __init__(
+        self, recording: Recording, layer: str, impact: Impact, group: Grouping, weights: Weights = None
+    ) -> None:
+        self.recording, self.layer, self.impact, self.weights = recording, layer, impact, weights
         groups = recording.labels if group == "labels" else recording.given_labels
         self.classes, self.groups = np.unique(groups, return_inverse=True)
         self.n_classes = len(self.classes)
@@ -178,18 +182,20 @@ class SnapshotReader:
         present: Bool[np.ndarray, " sample"],
     ) -> tuple[IntervalDirections, Float[np.ndarray, "held value"]]:
         if self.impact == "I":
-            return isotropic_directions(means), features
+            return isotropic_directions(means, self.weights), features
         if self.impact == "L":
             axes = simplex_directions(self.n_classes)[average.groups]
-            return logits_directions(means), (features * axes).sum(axis=1, keepdims=True) * axes
+            return logits_directions(means, self.weights), (features * axes).sum(axis=1, keepdims=True) * axes
         probabilities = softmax(logits)
         residuals = self.target[present] - probabilities
-        mean_probability = average(probabilities)
+        class_probability = average(probabilities)
         scatter = average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
         n_given = logits.shape[1]
-        curvature = np.diag(mean_probability.mean(axis=0)) - scatter.mean(axis=0).reshape(n_given, n_given)
+        mean_probability = weighted(class_probability, self.weights).mean(axis=0)
+        mean_scatter = weighted(scatter, self.weights).mean(axis=0)
+        curvature = np.diag(mean_probability) - mean_scatter.reshape(n_given, n_given)
         weight = self._classifier_weight(record) if self.hidden else None
-        return residual_directions(average(residuals), curvature, weight), residuals
+        return residual_directions(weighted(average(residuals), self.weights), curvature, weight), residuals
 
     def _classifier_weight(self, record: int) -> Float[np.ndarray, "given_class feature"]:
         assert self.recording.classifier is not None  # noqa: S101  (checked by _require_impact)

@@ -11,6 +11,7 @@ the residual variance. Fitting therefore costs the same for 300 and for 3,000,00
 tests/lesde_infer/test_statistics.py holds the collapsed density against the density of all samples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
@@ -124,6 +126,8 @@ class Statistics:
         Recorded samples per class.
     start_samples : array, shape (time,)
         Samples that the record at each interval's start holds.
+    frequencies : array, shape (class,), or None
+        Sampling frequencies π_l, by which impacts are weighted; None if balanced.
     n_features : int
         Width of the layer.
     contrast, shared : StratumStatistics
@@ -150,6 +154,7 @@ class Statistics:
     starts: Int[np.ndarray, " time"]
     start_samples: Int[np.ndarray, " time"]
     class_sizes: Int[np.ndarray, " class_"]
+    frequencies: Float[np.ndarray, " class_"] | None
     n_features: int
     contrast: StratumStatistics
     shared: StratumStatistics
@@ -186,7 +191,13 @@ class Statistics:
 
 
 def compute_statistics(
-    recording: Recording, layer: str, impact: Impact, *, group: Grouping = "labels", until: int | None = None
+    recording: Recording,
+    layer: str,
+    impact: Impact,
+    *,
+    group: Grouping = "labels",
+    until: int | None = None,
+    frequencies: Sequence[float] | None = None,
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -202,6 +213,9 @@ def compute_statistics(
         Which labels define the classes. Residuals always use the given labels, since the optimizer sees nothing else.
     until : int, optional
         Use records up to this optimizer step only.
+    frequencies : sequence of float, optional
+        π_l with which training draws the classes of the grouping; by default as recorded
+        (`lesde_infer.frequencies`).
 
     Raises
     ------
@@ -215,7 +229,8 @@ def compute_statistics(
         raise InputError(
             f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
         )
-    reader = SnapshotReader(recording, layer, impact, group)
+    shares = class_frequencies(recording, group, frequencies)
+    reader = SnapshotReader(recording, layer, impact, group, class_weights(shares))
     times = recording.time[: len(steps)]
     intervals, starts, start_samples = [], [], []
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
@@ -250,6 +265,7 @@ def compute_statistics(
         starts=np.array(starts),
         start_samples=np.array(start_samples),
         class_sizes=sizes,
+        frequencies=shares,
         n_features=n_features,
         contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
         shared=_stack([interval.shared for interval in intervals], n_features),

@@ -14,12 +14,14 @@ from lesde_infer.cli.options import (
     CurveOption,
     ElasticityOption,
     ForceOption,
+    FrequenciesOption,
     GroupOption,
     ImpactOption,
     JsonOption,
     LayerOption,
     SeedOption,
     UntilOption,
+    numbers,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 from lesde_infer.cli.report_command import is_recording
@@ -48,6 +50,7 @@ def fit(
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
     until: UntilOption = None,
+    class_frequencies: FrequenciesOption = None,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
@@ -69,6 +72,7 @@ def fit(
             curve=curve,
             group=group,
             until=until,
+            class_frequencies=None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
             seed=seed,
             allow_unconverged=allow_unconverged,
             progress=show,
@@ -150,6 +154,9 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
                 f"prior sensitivity of {quantity}: {found['diagnosis']} "
                 f"(prior {found['prior']:.2f}, likelihood {found['likelihood']:.2f}; threshold {THRESHOLD})"
             )
+    if result.settings.class_frequencies is not None:
+        shares = ", ".join(f"{share:.3g}" for share in result.settings.class_frequencies)
+        console.print(f"sampling frequencies     {shares}: impacts are weighted by them")
     show_beside_posterior(summary, console)
     for flag in summary["flags"]:
         console.print(f"flag {flag['name']}, steps {flag['start_step']} to {flag['stop_step']}: {flag['message']}")

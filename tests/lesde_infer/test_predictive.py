@@ -61,7 +61,7 @@ class KnownFit:
 
     @property
     def settings(self):
-        return SimpleNamespace(layer=self.layer, impact=self.impact, group=self.group)
+        return SimpleNamespace(layer=self.layer, impact=self.impact, group=self.group, class_frequencies=None)
 
     @property
     def times(self):

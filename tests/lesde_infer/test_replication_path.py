@@ -30,6 +30,7 @@ class GappyFit:
     class_sizes: np.ndarray
     movement: np.ndarray
     impact: str = "R"
+    frequencies: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, path, impact="R"):
@@ -43,7 +44,7 @@ class GappyFit:
 
     @property
     def settings(self):
-        return SimpleNamespace(layer="logits", impact=self.impact, group="labels")
+        return SimpleNamespace(layer="logits", impact=self.impact, group="labels", class_frequencies=self.frequencies)
 
     def interval_rates(self, n_draws, seed):
         ones = np.ones((n_draws, len(self.interval_starts)))
@@ -111,6 +112,22 @@ def test_records_without_enough_of_the_chosen_samples_are_passed_over(tmp_path):
     np.testing.assert_array_equal(result.steps, [10, 20])
     with pytest.raises(InputError, match=r"no record to compare at holds two samples of each class.*--until"):
         check(fit, path, n_draws=2, n_times=1)
+
+
+def test_paths_are_driven_by_the_sampling_frequencies_of_the_fit(tmp_path):
+    """Without noise the path is the run, if training draws classes as often as it did, and only then."""
+    scales = dict.fromkeys(("global_scale", "class_scale", "individual_scale"), 0.0)
+    path, shares = tmp_path / "run.h5", (0.7, 0.2, 0.1)
+    simulate(
+        path, n_classes=3, samples_per_class=8, steps=STEPS, impact="R", noise=False, class_frequencies=shares,
+        **RATES, **scales,
+    ).close()  # fmt: skip
+    fit = GappyFit.of(path)
+    weighted = check(replace(fit, frequencies=shares), path, n_draws=2, n_times=2)
+    balanced = check(fit, path, n_draws=2, n_times=2)
+    observed = weighted.class_means_observed
+    np.testing.assert_allclose(weighted.class_means_predicted[0], observed, rtol=1e-4, atol=1e-6)
+    assert np.abs(balanced.class_means_predicted[0] - observed).max() > 0.1 * np.abs(observed).max()
 
 
 def path_of(times, starts):
