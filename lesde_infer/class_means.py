@@ -135,6 +135,11 @@ def _read_run(recording: Recording, layer: str | None, group: Grouping, until: i
             )
         found = _means_over(features, groups, always, records)
         assert found is not None  # noqa: S101  (these are finite)
+    # Slopes in time are not defined where it stands still: of such records the first is kept.
+    moving = np.diff(recording.time[records], prepend=-np.inf) > 0
+    records, found = records[moving], found[moving]
+    if len(records) < 2:
+        raise InputError(f"{recording.path}: no time passes between any two records (learning rate 0?)")
     rounding = float(np.finfo(features.dtype).eps) / np.sqrt(recording.n_samples)
     resolution = max(rounding, 4.0 * float(np.finfo(np.float64).eps))
     return ClassMeans(recording.steps[records], recording.time[records], found[None], resolution, layer, group)

@@ -25,6 +25,7 @@ from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_
 from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
+from lesde_infer.time_axis import TimeChoice
 from lesde_infer.verdict import Verdict, judge
 
 FORMAT, VERSION = "lesde-fit", 1
@@ -45,6 +46,8 @@ class Settings:
         Last optimizer step used.
     class_frequencies : tuple of float, or None
         Sampling frequencies of the classes of the grouping, given or recorded; None if balanced.
+    time : str
+        Which time was asked for (`lesde_infer.time_axis`).
     """
 
     layer: str
@@ -55,6 +58,7 @@ class Settings:
     seed: int
     until: int | None
     class_frequencies: tuple[float, ...] | None = None
+    time: TimeChoice = "recorded"
 
 
 class Fit:
@@ -100,6 +104,12 @@ class Fit:
     def times(self) -> Float[np.ndarray, " record"]:
         """Times of the records that were fitted."""
         return self._constant["record_time"].to_numpy()
+
+    @property
+    def time_unit(self) -> str:
+        """Unit of time, of which rates are per one: ``steps``, ``learning_rate`` or ``recorded``."""
+        steps = "steps" if np.array_equal(self.times, self.steps) else "recorded"  # where earlier versions kept none
+        return str(self.data.attrs.get("time_unit", steps))
 
     @property
     def interval_starts(self) -> Int[np.ndarray, " time"]:
@@ -211,6 +221,7 @@ class Fit:
             "n_classes": self.n_classes,
             "n_records": len(self.steps),
             **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
+            "time_unit": self.time_unit,
             "class_frequencies": settings.class_frequencies or [1 / self.n_classes] * self.n_classes,
             "converged": diagnostics.converged,
             "r_hat_max": diagnostics.r_hat_max,

@@ -9,6 +9,7 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.separability import class_means
 from lesde_infer.snapshots import Grouping, present_samples, read_record
+from lesde_infer.time_axis import time_axis
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -36,7 +37,8 @@ def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " s
     ):
         if found != fitted:
             raise InputError(f"{recording.path}: holds {found} {name}, but {fitted} were fitted; {MEND}")
-    for name, values, expected in (("step", recording.steps, fit.steps), ("time", recording.time, fit.times)):
+    times = time_axis(recording, fit.settings.time).times
+    for name, values, expected in (("step", recording.steps, fit.steps), ("time", times, fit.times)):
         different = np.flatnonzero(values[: len(expected)] != expected)
         if different.size:
             at = different[0]

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import get_args
 
 import numpy as np
@@ -29,6 +29,7 @@ from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics
+from lesde_infer.time_axis import TimeChoice
 
 DRAWS, CHAINS = 750, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
@@ -50,6 +51,7 @@ def fit(
     group: Grouping = "labels",
     until: int | None = None,
     class_frequencies: Sequence[float] | None = None,
+    time: TimeChoice = "recorded",
     seed: int = 0,
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
@@ -81,6 +83,8 @@ def fit(
     class_frequencies : sequence of float, optional
         How often training draws each class of the grouping, with sum 1: π_l of the drift Σ_l π_l E_kl h_l. By default
         as recorded, else equal (`lesde_infer.frequencies`).
+    time : {"recorded", "steps", "learning_rate"}
+        Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum) (`lesde_infer.time_axis`).
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
@@ -100,14 +104,15 @@ def fit(
     _check_choices(
         impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
     )
-    started = time.perf_counter()
+    _check_choices(time=(time, TimeChoice))
+    started = perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
         layer = recording.choose_layer(layer)
         statistics = compute_statistics(
-            recording, layer, impact, group=group, until=until, frequencies=class_frequencies
+            recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time
         )
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
-        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares)
+        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares, time)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)
@@ -125,9 +130,10 @@ def fit(
         provenance = _provenance(recording, Path(path))
     result.data.attrs.update(
         missing=json.dumps(statistics.missing.to_json()),
+        time_unit=statistics.time_unit,
         probability_separable=separable,
         provenance=json.dumps(provenance),
-        wall_seconds=time.perf_counter() - started,
+        wall_seconds=perf_counter() - started,
         compile_seconds=compile_seconds[0],
     )
     return result

@@ -24,6 +24,7 @@ from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
+from lesde_infer.time_axis import TimeChoice, time_axis
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 
@@ -118,7 +119,9 @@ class Statistics:
     steps : array, shape (record,)
         Optimizer steps done at each record.
     times : array, shape (record,)
-        Time of each record, in the recording's unit.
+        Time of each record.
+    time_unit : str
+        Unit of time (`lesde_infer.time_axis`).
     starts, stops : array, shape (time,)
         Records at which each interval starts and stops. Intervals are those between one record and the next, less those
         that were dropped (`lesde_infer.missing`); without gaps they tile the record.
@@ -151,6 +154,7 @@ class Statistics:
     group: Grouping
     steps: Int[np.ndarray, " record"]
     times: Float[np.ndarray, " record"]
+    time_unit: TimeChoice
     starts: Int[np.ndarray, " time"]
     start_samples: Int[np.ndarray, " time"]
     class_sizes: Int[np.ndarray, " class_"]
@@ -198,6 +202,7 @@ def compute_statistics(
     group: Grouping = "labels",
     until: int | None = None,
     frequencies: Sequence[float] | None = None,
+    time: TimeChoice = "recorded",
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -216,6 +221,8 @@ def compute_statistics(
     frequencies : sequence of float, optional
         π_l with which training draws the classes of the grouping; by default as recorded
         (`lesde_infer.frequencies`).
+    time : {"recorded", "steps", "learning_rate"}
+        Unit of time, see `lesde_infer.time_axis`.
 
     Raises
     ------
@@ -231,7 +238,8 @@ def compute_statistics(
         )
     shares = class_frequencies(recording, group, frequencies)
     reader = SnapshotReader(recording, layer, impact, group, class_weights(shares))
-    times = recording.time[: len(steps)]
+    axis = time_axis(recording, time)
+    times = axis.times[: len(steps)]
     intervals, starts, start_samples = [], [], []
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
     held, before = reader.read(0)
@@ -241,7 +249,9 @@ def compute_statistics(
         missing.add_record(record, held)
         common = held_before & held
         average = reader.average_over(common)
-        if average is None:
+        if times[record] <= times[record - 1]:
+            missing.add_standing(record - 1)
+        elif average is None:
             missing.add_dropped(record - 1, common, MINIMAL_SAMPLES)
         else:
             assert before is not None  # noqa: S101  (it holds all samples that both hold)
@@ -262,6 +272,7 @@ def compute_statistics(
         group=group,
         steps=steps,
         times=times,
+        time_unit=axis.unit,
         starts=np.array(starts),
         start_samples=np.array(start_samples),
         class_sizes=sizes,
@@ -287,6 +298,10 @@ def _require_intervals(
     """Raise InputError where gaps leave no interval."""
     if n_intervals:
         return
+    if not missing.n_dropped_intervals:
+        raise InputError(
+            f"{recording.path}: no time passes between any two records (learning rate 0?); use --time steps"
+        )
     lacking = int(np.argmax(missing.dropped_by_class))
     raise InputError(
         f"{recording.path}: no two records in a row hold the same two samples of each class: class {classes[lacking]} "

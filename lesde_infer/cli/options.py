@@ -35,6 +35,10 @@ FrequenciesOption: TypeAlias = Annotated[
         help="How often training draws each class, with commas; by default as recorded, else equally often.",
     ),
 ]
+Time: TypeAlias = Literal["recorded", "steps", "learning_rate"]
+TimeOption: TypeAlias = Annotated[
+    Time, typer.Option(help="Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum).")
+]
 SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Fixes all that is random.")]
 JsonOption: TypeAlias = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output.")

@@ -46,13 +46,14 @@ def test_version(capsys):
 def test_choices_are_those_of_the_library():
     from data_tools.architectures import ArchitectureName
     from data_tools.datasets import DatasetName
-    from lesde_infer import curves, impacts, inference, statistics
+    from lesde_infer import curves, impacts, inference, statistics, time_axis
 
     for ours, theirs in (
         (options.Impact, impacts.Impact),
         (options.Curve, curves.Curve),
         (options.Group, statistics.Grouping),
         (options.Elasticity, inference.Elasticity),
+        (options.Time, time_axis.TimeChoice),
         (recording_commands.Dataset, DatasetName),
         (recording_commands.Architecture, ArchitectureName),
     ):
@@ -312,6 +313,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
 
     monkeypatch.setattr("lesde_infer.inference.fit", fit)
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
+    given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate"]
     assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
@@ -321,6 +323,8 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         curve="power",
         group="given_labels",
         until=150,
+        class_frequencies=[0.5, 0.3, 0.2],
+        time="learning_rate",
         seed=9,
         allow_unconverged=True,
         progress=None,

@@ -252,6 +252,7 @@ def test_gaps_are_left_out_counted_and_checked_across(fitted, recording_path, tm
     found = load(tmp_path / "fit.nc").to_json()
     assert found["missing"]["n_missing_samples"] == np.count_nonzero(np.isnan(features[..., 0]))
     assert found["missing"]["n_dropped_intervals"] == 2
+    assert (found["time_unit"], found["class_frequencies"]) == ("steps", [1 / 3] * 3)
     flag = next(flag for flag in found["flags"] if flag["name"] == "missing_data")
     assert "2 intervals were dropped" in flag["message"]
     assert (found["n_records"], len(found["curves"]["step"])) == (len(STEPS), len(STEPS) - 3)

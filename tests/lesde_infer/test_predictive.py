@@ -61,7 +61,9 @@ class KnownFit:
 
     @property
     def settings(self):
-        return SimpleNamespace(layer=self.layer, impact=self.impact, group=self.group, class_frequencies=None)
+        return SimpleNamespace(
+            layer=self.layer, impact=self.impact, group=self.group, class_frequencies=None, time="recorded"
+        )
 
     @property
     def times(self):

@@ -44,7 +44,9 @@ class GappyFit:
 
     @property
     def settings(self):
-        return SimpleNamespace(layer="logits", impact=self.impact, group="labels", class_frequencies=self.frequencies)
+        return SimpleNamespace(
+            layer="logits", impact=self.impact, group="labels", class_frequencies=self.frequencies, time="recorded"
+        )
 
     def interval_rates(self, n_draws, seed):
         ones = np.ones((n_draws, len(self.interval_starts)))
