@@ -22,6 +22,7 @@ from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.missing import MissingData
 from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_density
+from lesde_infer.momentum import Drive
 from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
@@ -48,6 +49,8 @@ class Settings:
         Sampling frequencies of the classes of the grouping, given or recorded; None if balanced.
     time : str
         Which time was asked for (`lesde_infer.time_axis`).
+    drive : str
+        ``instantaneous`` impacts, or ``filtered`` by the memory of momentum (`lesde_infer.momentum`).
     """
 
     layer: str
@@ -59,6 +62,7 @@ class Settings:
     until: int | None
     class_frequencies: tuple[float, ...] | None = None
     time: TimeChoice = "recorded"
+    drive: Drive = "instantaneous"
 
 
 class Fit:
@@ -222,6 +226,7 @@ class Fit:
             "n_records": len(self.steps),
             **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
             "time_unit": self.time_unit,
+            "drive": settings.drive,
             "class_frequencies": settings.class_frequencies or [1 / self.n_classes] * self.n_classes,
             "converged": diagnostics.converged,
             "r_hat_max": diagnostics.r_hat_max,

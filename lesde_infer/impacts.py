@@ -54,7 +54,7 @@ with λ = −1 for I (exact), and the softmax curvature for R (exponential Euler
 tests/lesde_infer/test_impacts.py checks them against numerical integration.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -211,6 +211,18 @@ def residual_directions(
     eigenvalues = np.maximum(eigenvalues, 0.0)
     contrast = np.einsum("kj,fj->jkf", coordinates - mean, axes)
     return IntervalDirections(contrast, eigenvalues, (axes * mean).T, eigenvalues, axes.T, coordinates, eigenvalues)
+
+
+def with_less_feedback(directions: IntervalDirections, share: float) -> IntervalDirections:
+    """Return directions whose feedback is a share of what it was."""
+    if share == 1.0:
+        return directions
+    return replace(
+        directions,
+        contrast_feedback=share * directions.contrast_feedback,
+        shared_feedback=share * directions.shared_feedback,
+        axis_feedback=share * directions.axis_feedback,
+    )
 
 
 def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:

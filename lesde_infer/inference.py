@@ -23,6 +23,7 @@ from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_lengths import has_mixed_intervals
+from lesde_infer.momentum import DriveChoice
 from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
@@ -52,6 +53,7 @@ def fit(
     until: int | None = None,
     class_frequencies: Sequence[float] | None = None,
     time: TimeChoice = "recorded",
+    drive: DriveChoice = "auto",
     seed: int = 0,
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
@@ -85,6 +87,9 @@ def fit(
         as recorded, else equal (`lesde_infer.frequencies`).
     time : {"recorded", "steps", "learning_rate"}
         Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum) (`lesde_infer.time_axis`).
+    drive : {"auto", "instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum; by default where momentum is recorded and records are
+        dense against its memory (`lesde_infer.momentum`).
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
@@ -104,15 +109,15 @@ def fit(
     _check_choices(
         impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
     )
-    _check_choices(time=(time, TimeChoice))
+    _check_choices(time=(time, TimeChoice), drive=(drive, DriveChoice))
     started = perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
         layer = recording.choose_layer(layer)
         statistics = compute_statistics(
-            recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time
+            recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time, drive=drive
         )
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
-        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares, time)
+        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)

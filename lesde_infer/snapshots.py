@@ -20,7 +20,9 @@ from lesde_infer.impacts import (
     residual_directions,
     simplex_directions,
     weighted,
+    with_less_feedback,
 )
+from lesde_infer.momentum import MomentumFilter
 
 Grouping = Literal["labels", "given_labels"]
 MINIMAL_SAMPLES = 2
@@ -118,9 +120,16 @@ class SnapshotReader:
     """Turns one record of a recording into class means, deviations and directions."""
 
     def __init__(
-        self, recording: Recording, layer: str, impact: Impact, group: Grouping, weights: Weights = None
+        self,
+        recording: Recording,
+        layer: str,
+        impact: Impact,
+        group: Grouping,
+        weights: Weights = None,
+        momentum: MomentumFilter | None = None,
     ) -> None:
         self.recording, self.layer, self.impact, self.weights = recording, layer, impact, weights
+        self.momentum = momentum
         groups = recording.labels if group == "labels" else recording.given_labels
         self.classes, self.groups = np.unique(groups, return_inverse=True)
         self.n_classes = len(self.classes)
@@ -147,7 +156,7 @@ class SnapshotReader:
     def read(self, record: int) -> tuple[Bool[np.ndarray, " sample"], Snapshot | None]:
         """Read a record: which samples it holds, and what is made of them; None if some class has fewer than two.
 
-        A sample counts as held if every layer that the impact needs holds it.
+        A sample counts as held if every layer that the impact needs holds it. With momentum records are read in order.
 
         Raises
         ------
@@ -182,7 +191,8 @@ class SnapshotReader:
         present: Bool[np.ndarray, " sample"],
     ) -> tuple[IntervalDirections, Float[np.ndarray, "held value"]]:
         if self.impact == "I":
-            return isotropic_directions(means, self.weights), features
+            drive, share = self._drive(record, means)
+            return with_less_feedback(isotropic_directions(drive, self.weights), share), features
         if self.impact == "L":
             axes = simplex_directions(self.n_classes)[average.groups]
             return logits_directions(means, self.weights), (features * axes).sum(axis=1, keepdims=True) * axes
@@ -195,7 +205,15 @@ class SnapshotReader:
         mean_scatter = weighted(scatter, self.weights).mean(axis=0)
         curvature = np.diag(mean_probability) - mean_scatter.reshape(n_given, n_given)
         weight = self._classifier_weight(record) if self.hidden else None
-        return residual_directions(weighted(average(residuals), self.weights), curvature, weight), residuals
+        drive, share = self._drive(record, average(residuals))
+        directions = residual_directions(weighted(drive, self.weights), curvature, weight)
+        return with_less_feedback(directions, share), residuals
+
+    def _drive(
+        self, record: int, impacts: Float[np.ndarray, "class_ value"]
+    ) -> tuple[Float[np.ndarray, "class_ value"], float]:
+        """Return what drives the interval that starts at a record, and the share of it that feeds back."""
+        return (impacts, 1.0) if self.momentum is None else self.momentum.drive(record, impacts)
 
     def _classifier_weight(self, record: int) -> Float[np.ndarray, "given_class feature"]:
         assert self.recording.classifier is not None  # noqa: S101  (checked by _require_impact)

@@ -23,6 +23,7 @@ from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
+from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
 
@@ -131,6 +132,8 @@ class Statistics:
         Samples that the record at each interval's start holds.
     frequencies : array, shape (class,), or None
         Sampling frequencies π_l, by which impacts are weighted; None if balanced.
+    drive : {"instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum (`lesde_infer.momentum`).
     n_features : int
         Width of the layer.
     contrast, shared : StratumStatistics
@@ -159,6 +162,7 @@ class Statistics:
     start_samples: Int[np.ndarray, " time"]
     class_sizes: Int[np.ndarray, " class_"]
     frequencies: Float[np.ndarray, " class_"] | None
+    drive: Drive
     n_features: int
     contrast: StratumStatistics
     shared: StratumStatistics
@@ -203,6 +207,7 @@ def compute_statistics(
     until: int | None = None,
     frequencies: Sequence[float] | None = None,
     time: TimeChoice = "recorded",
+    drive: DriveChoice = "auto",
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -223,6 +228,8 @@ def compute_statistics(
         (`lesde_infer.frequencies`).
     time : {"recorded", "steps", "learning_rate"}
         Unit of time, see `lesde_infer.time_axis`.
+    drive : {"auto", "instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum, see `lesde_infer.momentum`.
 
     Raises
     ------
@@ -237,7 +244,8 @@ def compute_statistics(
             f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
         )
     shares = class_frequencies(recording, group, frequencies)
-    reader = SnapshotReader(recording, layer, impact, group, class_weights(shares))
+    momentum = momentum_filter(recording, drive, impact, steps)
+    reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
     axis = time_axis(recording, time)
     times = axis.times[: len(steps)]
     intervals, starts, start_samples = [], [], []
@@ -277,6 +285,7 @@ def compute_statistics(
         start_samples=np.array(start_samples),
         class_sizes=sizes,
         frequencies=shares,
+        drive="instantaneous" if momentum is None else "filtered",
         n_features=n_features,
         contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
         shared=_stack([interval.shared for interval in intervals], n_features),

@@ -12,6 +12,7 @@ from lesde_infer.cli.moments_command import moments_beside_posterior, show_besid
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
+    DriveOption,
     ElasticityOption,
     ForceOption,
     FrequenciesOption,
@@ -53,6 +54,7 @@ def fit(
     until: UntilOption = None,
     class_frequencies: FrequenciesOption = None,
     time: TimeOption = "recorded",
+    drive: DriveOption = "auto",
     seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
@@ -76,6 +78,7 @@ def fit(
             until=until,
             class_frequencies=None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
             time=time,
+            drive=drive,
             seed=seed,
             allow_unconverged=allow_unconverged,
             progress=show,
@@ -158,6 +161,8 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
                 f"prior sensitivity of {quantity}: {found['diagnosis']} "
                 f"(prior {found['prior']:.2f}, likelihood {found['likelihood']:.2f}; threshold {THRESHOLD})"
             )
+    if summary["drive"] == "filtered":
+        console.print("drive                    impacts filtered by the memory of momentum")
     shares = summary["class_frequencies"]
     if len(set(shares)) > 1:
         console.print(

@@ -39,6 +39,11 @@ Time: TypeAlias = Literal["recorded", "steps", "learning_rate"]
 TimeOption: TypeAlias = Annotated[
     Time, typer.Option(help="Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum).")
 ]
+Drive: TypeAlias = Literal["auto", "instantaneous", "filtered"]
+DriveOption: TypeAlias = Annotated[
+    Drive,
+    typer.Option(help="Impacts as they are, or filtered by the memory of momentum; by default where that is due."),
+]
 SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Fixes all that is random.")]
 JsonOption: TypeAlias = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output.")

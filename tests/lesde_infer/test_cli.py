@@ -46,7 +46,7 @@ def test_version(capsys):
 def test_choices_are_those_of_the_library():
     from data_tools.architectures import ArchitectureName
     from data_tools.datasets import DatasetName
-    from lesde_infer import curves, impacts, inference, statistics, time_axis
+    from lesde_infer import curves, impacts, inference, momentum, statistics, time_axis
 
     for ours, theirs in (
         (options.Impact, impacts.Impact),
@@ -54,6 +54,7 @@ def test_choices_are_those_of_the_library():
         (options.Group, statistics.Grouping),
         (options.Elasticity, inference.Elasticity),
         (options.Time, time_axis.TimeChoice),
+        (options.Drive, momentum.DriveChoice),
         (recording_commands.Dataset, DatasetName),
         (recording_commands.Architecture, ArchitectureName),
     ):
@@ -313,7 +314,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
 
     monkeypatch.setattr("lesde_infer.inference.fit", fit)
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
-    given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate"]
+    given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate", "--drive", "filtered"]
     assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
@@ -325,6 +326,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         until=150,
         class_frequencies=[0.5, 0.3, 0.2],
         time="learning_rate",
+        drive="filtered",
         seed=9,
         allow_unconverged=True,
         progress=None,
