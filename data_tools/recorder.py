@@ -204,7 +204,8 @@ class FeatureRecorder:
         ----------
         **scalars
             Numbers to keep with the record, such as the loss of the batch; the same names at every call. At step 0,
-            before the first update, they are stored as not a number.
+            before the first update, they are stored as not a number. ``lr``, the learning rate of the update just made,
+            lets a fit count time in cumulative learning rate.
 
         Raises
         ------

@@ -45,8 +45,8 @@ def describe(path: Path) -> dict[str, Any]:
     -------
     dict
         ``file``, ``n_records``, ``n_samples``, ``n_classes``, ``samples_per_class``, ``n_relabelled`` (samples trained
-        under another label), ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most
-        frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a
+        under another label), ``class_frequencies`` (shares of the classes in training, None if not recorded),
+        ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a
         model can be fitted to it, and ``missing``, how many times a sample's features are missing: ``n_samples``, at
         ``n_records`` records from step ``first_step`` on, None if never), ``has_classifier``, ``scalars`` (``first``
         and ``last`` by name), ``loss`` (the curve, thinned, None if there is none), ``provenance``.
@@ -66,6 +66,7 @@ def describe(path: Path) -> dict[str, Any]:
             "n_classes": recording.n_classes,
             "samples_per_class": np.bincount(recording.labels, minlength=recording.n_classes).tolist(),
             "n_relabelled": int(np.count_nonzero(recording.labels != recording.given_labels)),
+            "class_frequencies": None if recording.class_frequencies is None else recording.class_frequencies.tolist(),
             "first_step": int(recording.steps[0]),
             "last_step": int(recording.steps[-1]),
             "intervals": [{"steps": steps, "count": count} for steps, count in counts.most_common()],
@@ -103,6 +104,8 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
         "samples": f"{description['n_samples']} of {description['n_classes']} classes ({per_class})"
         + (f", {relabelled} trained under another label" if relabelled else ""),
     }
+    if shares := description["class_frequencies"]:
+        rows["in training"] = "classes have shares " + ", ".join(f"{share:.3g}" for share in shares)
     for layer in description["layers"]:
         role = ", the logits" if layer["is_logits"] else ""
         health = "finite" if layer["problem"] is None else f"NOT USABLE: {layer['problem']}"

@@ -132,15 +132,20 @@ class TestInspect:
     def test_counts_samples_that_are_missing_without_calling_them_damaged(self, tmp_path, capsys):
         features = np.random.default_rng(0).normal(size=(5, 5, 2))
         features[1, 3], features[3, 2:4] = np.nan, np.nan
-        path = write_recording(tmp_path / "run.h5", [0, 1, 50, 51, 100], [0, 0, 0, 1, 1], {"out": features})
+        path = write_recording(
+            tmp_path / "run.h5", [0, 1, 50, 51, 100], [0, 0, 0, 1, 1], {"out": features}, class_frequencies=[0.6, 0.4]
+        )
         assert main(["inspect", str(path), "--json", "-"]) == 0
         captured = capsys.readouterr()
-        (layer,) = json.loads(captured.out)["layers"]
+        found = json.loads(captured.out)
+        (layer,) = found["layers"]
         assert layer["problem"] is None
         assert layer["missing"] == {"n_samples": 3, "n_records": 2, "first_step": 1}
         printed = " ".join(captured.err.split())
         assert "finite; samples are missing 3 times, at 2 records from step 1 on" in printed
         assert "NOT USABLE" not in printed
+        assert found["class_frequencies"] == [0.6, 0.4]
+        assert "classes have shares 0.6, 0.4" in printed
 
     def test_tells_where_features_stop_being_finite(self, tmp_path, capsys):
         features = np.random.default_rng(0).normal(size=(4, 4, 2))
