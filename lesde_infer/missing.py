@@ -80,14 +80,16 @@ class MissingData:
         if self.n_dropped_intervals:
             classes = ", ".join(f"{k}" for k, n in enumerate(self.dropped_by_class) if n)
             parts.append(
-                f"{self.n_dropped_intervals} intervals were dropped, both ends of which hold fewer than two samples "
-                f"of class {classes}"
+                f"{_dropped(self.n_dropped_intervals)}, both ends of which hold fewer than two samples in common of "
+                f"class {classes}"
             )
         if self.n_standing_intervals:
-            parts.append(
-                f"{self.n_standing_intervals} intervals were dropped, in which no time passes (learning rate 0)"
-            )
+            parts.append(f"{_dropped(self.n_standing_intervals)}, in which no time passes (learning rate 0)")
         return "; ".join(parts) or "nothing is missing"
+
+
+def _dropped(count: int) -> str:
+    return "1 interval was dropped" if count == 1 else f"{count} intervals were dropped"
 
 
 class MissingCounter:

@@ -46,10 +46,11 @@ def describe(path: Path) -> dict[str, Any]:
     dict
         ``file``, ``n_records``, ``n_samples``, ``n_classes``, ``samples_per_class``, ``n_relabelled`` (samples trained
         under another label), ``class_frequencies`` (shares of the classes in training, None if not recorded),
-        ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a
-        model can be fitted to it, and ``missing``, how many times a sample's features are missing: ``n_samples``, at
-        ``n_records`` records from step ``first_step`` on, None if never), ``has_classifier``, ``scalars`` (``first``
-        and ``last`` by name), ``loss`` (the curve, thinned, None if there is none), ``provenance``.
+        ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``layers``
+        (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a model can be fitted to it,
+        and ``missing``, how many times a sample's features are missing: ``n_samples``, at ``n_records`` records from
+        step ``first_step`` on, None if never), ``has_classifier``, ``scalars`` (``first`` and ``last`` by name),
+        ``loss`` (the curve, thinned, None if there is none), ``provenance``.
 
     Raises
     ------
