@@ -171,6 +171,7 @@ def run_experiment(
             scalars={"validation_loss": validation.loss, "validation_accuracy": validation.accuracy},
             measure_elasticity_every=config.measure_elasticity_every,
             elasticity=elasticity,
+            class_frequencies=np.bincount(data.train_labels, minlength=data.n_classes) / data.train_labels.size,
             provenance={**asdict(config), "optimizer": "SGD", "elasticity_repeats": elasticity and elasticity.repeats},
             force=force,
         )

@@ -74,25 +74,37 @@ class RecordedElasticity:
         """Return the mean one-step drift and its standard error, each (S, K, p)."""
         return mean_drift(self.onestep[:], self.shares)
 
-    def onestep_rates(self) -> SeparationRates:
+    def onestep_rates(self, class_weights: Float[np.ndarray, " class_"] | None = None) -> SeparationRates:
         """Return the separation rate γ_D of the one-step drift at each moment, with standard errors.
 
+        Parameters
+        ----------
+        class_weights
+            K π_l, by which the impacts are weighted where training draws some classes more often.
+
         Raises
         ------
         InputError
             If the layer has no impacts.
         """
-        return onestep_separation_rates(self.onestep[:], self._impacts()[:], self.shares)
+        return onestep_separation_rates(self.onestep[:], self._weighted(class_weights), self.shares)
 
-    def tangent_rates(self) -> Float[np.ndarray, " snapshot"] | None:
+    def tangent_rates(
+        self, class_weights: Float[np.ndarray, " class_"] | None = None
+    ) -> Float[np.ndarray, " snapshot"] | None:
         """Return the separation rate γ_D of the tangent drift at each moment, (S,), if that was measured.
 
+        Parameters
+        ----------
+        class_weights
+            As for `onestep_rates`.
+
         Raises
         ------
         InputError
             If the layer has no impacts.
         """
-        return None if self.tangent is None else separation_rate(self.tangent[:], self._impacts()[:])
+        return None if self.tangent is None else separation_rate(self.tangent[:], self._weighted(class_weights))
 
     def onestep_kernel(self) -> Float[np.ndarray, "snapshot class_to class_from"] | None:
         """Return the elasticity E_kl of real steps, (S, K, K), if they are stratified by the class stepped on.
@@ -108,6 +120,12 @@ class RecordedElasticity:
         if self.shares.size == 1:
             return None
         return kernel_elasticity(self.onestep[:].mean(axis=2, dtype=np.float64), self._impacts()[:])
+
+    def _weighted(
+        self, class_weights: Float[np.ndarray, " class_"] | None
+    ) -> Float[np.ndarray, "snapshot class_ feature"]:
+        impacts = self._impacts()[:]
+        return impacts if class_weights is None else impacts * class_weights[:, None]
 
     def _impacts(self) -> RecordArray:
         if self.impact is None:

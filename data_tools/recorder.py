@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 from torch import nn
 
@@ -22,7 +23,7 @@ from data_tools.errors import InputError
 from data_tools.new_file import refuse_existing
 from data_tools.probe import Probe, ProbeResult, evaluate_probe, find_layers
 from data_tools.recording_layout import LayerLayout, RecordingLayout
-from data_tools.recording_schema import check_labels
+from data_tools.recording_schema import check_class_frequencies, check_labels
 from data_tools.recording_writer import RecordingWriter
 from data_tools.training_state import undisturbed, unwrap, uses_batch_statistics
 
@@ -92,6 +93,9 @@ class FeatureRecorder:
     measure_elasticity_every, elasticity
         Measure elasticity on the live network at step 0 and after every so many steps, and how; give both or neither.
         It costs as many steps and evaluations of the probe as it repeats; the training does not notice.
+    class_frequencies
+        Share of each class, by the probe's labels, among the samples that training draws. Not recorded by default, and
+        taken to be equal then.
     provenance
         Text and numbers to keep with the recording.
     force
@@ -126,6 +130,7 @@ class FeatureRecorder:
         time: Literal["steps"] | Callable[[], float] = "steps",
         measure_elasticity_every: int | None = None,
         elasticity: ElasticityMeasurement | None = None,
+        class_frequencies: ArrayLike | None = None,
         provenance: Mapping[str, object] | None = None,
         force: bool = False,
     ) -> None:
@@ -154,7 +159,9 @@ class FeatureRecorder:
         self._elasticity, self._measure_every = elasticity, measure_elasticity_every
         self._measuring = False
         self._functions = dict(scalars or {})
-        self._time = time
+        self._time, self._class_frequencies = time, class_frequencies
+        if class_frequencies is not None:
+            check_class_frequencies(class_frequencies, self._n_classes, "class_frequencies")
         self._provenance = {**self._describe(module), **(provenance or {})}
         self._active = not _is_secondary_process()
         self._writer: RecordingWriter | None = None
@@ -197,7 +204,8 @@ class FeatureRecorder:
         ----------
         **scalars
             Numbers to keep with the record, such as the loss of the batch; the same names at every call. At step 0,
-            before the first update, they are stored as not a number.
+            before the first update, they are stored as not a number. ``lr``, the learning rate of the update just made,
+            lets a fit count time in cumulative learning rate.
 
         Raises
         ------
@@ -243,6 +251,7 @@ class FeatureRecorder:
             classifier_layer=None if first.classifier is None else self._classifier,
             scalars=(*first.scalars, *scalars),
             elasticity=elasticity,
+            class_frequencies=self._class_frequencies,
         )
         writer = RecordingWriter(self._path, layout, provenance=self._provenance, force=self._force)
         self._append(writer, first, dict.fromkeys(scalars, float("nan")))

@@ -18,6 +18,7 @@ from data_tools.recording_schema import (
     VERSION,
     AttributeValue,
     as_integer_labels,
+    check_class_frequencies,
     check_labels,
     check_steps,
     decode_name,
@@ -66,6 +67,8 @@ class Recording:
         The same as a time: optimizer steps, or the cumulative learning rate.
     labels, given_labels : (n,) int64
         What each sample is, and what it is trained as.
+    class_frequencies : (K,) float64 or None
+        Share of each class, by `labels`, among the samples that training draws, where that is recorded.
     n_records, n_samples, n_classes : int
         T, n and K.
     layers : list of str
@@ -128,6 +131,7 @@ class Recording:
         self.logits = self._layer_attribute(attributes.get("logits_layer"), "logits_layer of /")
         n_outputs = self._features[self.logits].shape[2] if self.logits is not None else None
         self.n_classes = check_labels(self.labels, self.given_labels, f"{self.path}:", n_outputs)
+        self.class_frequencies = self._read_frequencies()
         self.classifier = self._read_classifier(arrays)
         self.scalars: dict[str, Float[np.ndarray, " time"]] = {
             decode_name(name.removeprefix("/scalars/")): array[:].astype(np.float64)
@@ -182,6 +186,12 @@ class Recording:
                 f"{self.path}: attribute {where} names {name!r}, but recorded are {', '.join(self._features)}"
             )
         return None if name is None else str(name)
+
+    def _read_frequencies(self) -> Float[np.ndarray, " class_"] | None:
+        if "class_frequencies" not in self._file:
+            return None
+        stored = self._dataset("/class_frequencies", (self.n_classes,))[:]
+        return check_class_frequencies(stored, self.n_classes, f"{self.path}:/class_frequencies")
 
     def _read_classifier(self, arrays: dict[str, RecordArray]) -> RecordedClassifier | None:
         if "/classifier/weight" not in arrays:
@@ -260,8 +270,12 @@ class Recording:
         same = np.array_equal(self.labels, self.given_labels)
         return read_elasticity(self._file, self.path, layer, "labels" if same else group, self.n_classes, width)
 
-    def check_finite(self, layer: str, until: int | None = None) -> None:
+    def check_finite(self, layer: str, until: int | None = None) -> Int[np.ndarray, " time"]:
         """Read the features of a layer once and refuse those that no model can be fitted to.
+
+        A sample all of whose features are NaN at a record is missing there, which is no reason to refuse; one with some
+        features that are not finite is damaged. Where every sample is missing from some record to the last, training
+        is taken to have diverged: a fit would silently stop there.
 
         Parameters
         ----------
@@ -270,32 +284,56 @@ class Recording:
         until
             Look at records up to this step only.
 
+        Returns
+        -------
+        (T,) int
+            Samples missing at each record that was looked at.
+
         Raises
         ------
         InputError
-            At the first record with values that are infinite or not a number, naming the last step before it; or if no
-            feature changes in any record; or if there is no record up to `until`.
+            At the first record with values that are infinite or not a number, naming the last step before it; or if
+            all samples are missing from some record on, or no feature changes in any record; or if there is no record
+            up to `until`.
         """
         features = self.features(layer)
         n_records = self.n_records if until is None else int(np.searchsorted(self.steps, until, side="right"))
         if n_records == 0:
             raise InputError(f"{self.path}: no record up to step {until}; the first is at step {self.steps[0]}")
-        start, changed = features[0], False
+        missing = np.zeros(n_records, dtype=np.int64)
+        start, changed = np.array(features[0]), False
         for record in range(n_records):
             values = features[record]
-            count = values.size - np.count_nonzero(np.isfinite(values))
+            finite = np.isfinite(values)
+            absent = np.isnan(values).all(axis=1)
+            missing[record] = np.count_nonzero(absent)
+            count = values.size - np.count_nonzero(finite) - missing[record] * values.shape[1]
             if count:
-                mend = f"fit what comes before with --until {self.steps[record - 1]}" if record else "train again"
                 raise InputError(
                     f"{self.path}: layer {layer} holds {count} values that are infinite or not a number "
-                    f"at step {self.steps[record]}; {mend}"
+                    f"at step {self.steps[record]}; {self._mend(record)}"
                 )
-            changed = changed or not np.array_equal(values, start)
+            known = ~absent & ~np.isnan(start[:, 0])
+            changed = changed or not np.array_equal(values[known], start[known])
+            if missing[0]:
+                start = np.where(np.isnan(start), values, start)  # a sample that comes late is compared with its first
+        if missing[-1] == self.n_samples:
+            held = np.flatnonzero(missing < self.n_samples)
+            first = int(held[-1]) + 1 if held.size else 0
+            raise InputError(
+                f"{self.path}: layer {layer} holds nothing but NaN from step {self.steps[first]} on: training diverged "
+                f"or its features were lost; {self._mend(first)}"
+            )
         if n_records > 1 and not changed:
             raise InputError(
                 f"{self.path}: layer {layer} is the same at every record, so nothing was learned that could be "
                 "analysed; check that the optimizer updates this layer"
             )
+        return missing
+
+    def _mend(self, record: int) -> str:
+        """Say what to do about a record that cannot be used."""
+        return f"fit what comes before with --until {self.steps[record - 1]}" if record else "train again"
 
     def close(self) -> None:
         """Close the file; what was read stays usable."""

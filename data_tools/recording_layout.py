@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from data_tools.elasticity_records import ElasticityLayout
 from data_tools.errors import InputError
-from data_tools.recording_schema import check_labels, encode_name
+from data_tools.recording_schema import check_class_frequencies, check_labels, encode_name
 
 _LARGEST_CHUNK = 2**20  # bytes; HDF5's default cache holds one chunk of this size
 FEATURE_TYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -44,6 +44,8 @@ class RecordingLayout:
         Names of the numbers recorded with every record.
     elasticity
         What is measured directly, if anything.
+    class_frequencies
+        Share of each class, by `labels`, in training, if known.
     n_classes
         K, found from the labels and the width of the logits.
     classifier_dtype
@@ -63,6 +65,7 @@ class RecordingLayout:
     classifier_layer: str | None = None
     scalars: Sequence[str] = ()
     elasticity: ElasticityLayout | None = None
+    class_frequencies: ArrayLike | None = None
     n_classes: int = field(init=False)
     classifier_dtype: np.dtype[Any] = field(init=False)
 
@@ -80,6 +83,9 @@ class RecordingLayout:
                 raise InputError(f"layer {special!r} is not among those recorded: {', '.join(self.layers)}")
         n_outputs = self.layers[self.logits].width if self.logits is not None else None
         object.__setattr__(self, "n_classes", check_labels(self.labels, self.given_labels, "", n_outputs))
+        if self.class_frequencies is not None:
+            checked = check_class_frequencies(self.class_frequencies, self.n_classes, "class_frequencies")
+            object.__setattr__(self, "class_frequencies", checked)
         precise = any(np.dtype(layer.dtype) == np.float64 for layer in self.layers.values())
         object.__setattr__(self, "classifier_dtype", np.dtype(np.float64 if precise else np.float32))
         if self.classifier_layer is not None and self.classifier_width != self.layers[self.classifier_layer].width:

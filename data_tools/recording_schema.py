@@ -9,6 +9,7 @@ dataset                shape         type    meaning
 /time                  (T,)          float64 the same as a time: steps, or cumulative learning rate
 /labels                (n,)          int64   what each recorded sample is
 /given_labels          (n,)          int64   what it is trained as
+/class_frequencies     (K,)          float64 optional: share of each class, by /labels, in training; their sum is 1
 /features/<layer>      (T, n, p)     float   features of every recorded sample; chunked by record
 /classifier/weight     (T, K, p)     float   optional: the last linear layer
 /classifier/bias       (T, K)        float   optional: its bias
@@ -19,7 +20,8 @@ dataset                shape         type    meaning
 ====================== ============= ======= ===================================================================
 
 The root attribute ``logits_layer`` names the layer that holds the logits, the attribute ``classifier_layer`` of
-``/classifier`` the layer that feeds the classifier; both are optional. In dataset names ``/`` is written ``%2F`` and
+``/classifier`` the layer that feeds the classifier; both are optional. A sample whose features are all NaN at
+a record is missing there. In dataset names ``/`` is written ``%2F`` and
 ``%`` is written ``%25``.
 
 Elasticity is measured at S steps of its own, in F strata with R repeats. F = K if the steps measured are stratified by
@@ -47,13 +49,17 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from data_tools.errors import InputError
 
 FORMAT = "lesde-recording"
 VERSION = 1
 RESERVED_ATTRIBUTES = frozenset({"format", "version", "logits_layer"})
+
+FREQUENCY_TOLERANCE = 1e-3
+"""Off 1 by no more than this, a sum of shares is taken to be rounded."""
 
 AttributeValue: TypeAlias = str | int | float | bool
 
@@ -149,6 +155,24 @@ def check_labels(
         if classes.size:
             raise InputError(f"{where}/labels: class {classes[0]} has {problem}; record at least two of every class")
     return n_classes
+
+
+def check_class_frequencies(frequencies: ArrayLike, n_classes: int, where: str) -> Float[np.ndarray, " class_"]:
+    """Return shares of the classes in training as numbers whose sum is 1.
+
+    Raises
+    ------
+    InputError
+        If they are not K positive numbers, or their sum is not 1 to within `FREQUENCY_TOLERANCE`.
+    """
+    array = np.asarray(frequencies, dtype=np.float64)
+    if array.shape != (n_classes,):
+        raise InputError(f"{where}: {array.size} numbers for {n_classes} classes; give the share of each class")
+    if not (np.all(np.isfinite(array)) and np.all(array > 0)):
+        raise InputError(f"{where} must be positive, but is {array.tolist()}; give the share of each class in training")
+    if abs(array.sum() - 1) > FREQUENCY_TOLERANCE:
+        raise InputError(f"{where} must sum to 1, but {array.tolist()} sums to {array.sum():g}; give shares")
+    return array / array.sum()
 
 
 def as_integer_labels(labels: object, what: str) -> Int[np.ndarray, " sample"]:

@@ -97,6 +97,8 @@ class RecordingWriter:
             file.attrs["logits_layer"] = layout.logits
         file["labels"] = layout.labels
         file["given_labels"] = layout.given_labels
+        if layout.class_frequencies is not None:
+            file["class_frequencies"] = layout.class_frequencies
         self._growing: dict[str, Any] = {}
         self._add("step", (), np.int64)
         self._add("time", (), np.float64)
@@ -255,6 +257,7 @@ def write_recording(
     scalars: Mapping[str, ArrayLike] | None = None,
     time: ArrayLike | None = None,
     elasticity: tuple[ElasticitySettings, Sequence[ElasticitySnapshot]] | None = None,
+    class_frequencies: ArrayLike | None = None,
     provenance: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> Path:
@@ -282,6 +285,9 @@ def write_recording(
         (T,) the steps as a time; by default the steps themselves.
     elasticity
         What was measured of it directly, if anything: the settings, and at least one measurement.
+    class_frequencies
+        (K,) share of each class, by `labels`, among the samples that training draws; by default not recorded, and
+        taken to be equal.
     provenance
         Text and numbers to keep with the recording.
     force
@@ -318,6 +324,7 @@ def write_recording(
         classifier_layer=classifier[2] if classifier is not None and len(classifier) == 3 else None,
         scalars=tuple(numbers),
         elasticity=None if elasticity is None else ElasticityLayout.of(elasticity[0], elasticity[1][0]),
+        class_frequencies=class_frequencies,
     )
     with (
         written_whole(path, force) as temporary,

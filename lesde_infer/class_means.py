@@ -1,6 +1,7 @@
 """Class means of one or several recordings of the same steps: all that estimators from class means read, read once.
 
-Needs neither JAX nor SciPy.
+Means are over the samples that every record holds, so that they change with the samples and not with who is there;
+records that hold none are left out. Needs neither JAX nor SciPy.
 """
 
 import os
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
+from data_tools.record_array import RecordArray
 from data_tools.recording import Recording
 
 Grouping = Literal["labels", "given_labels"]  # that of lesde_infer.snapshots, which needs JAX
@@ -86,8 +88,9 @@ def read_class_means(
     Raises
     ------
     InputError
-        If a recording cannot be read, lacks the layer, holds values that are not finite, or fewer than two records or
-        classes; or if runs differ in steps, times, classes or width.
+        If a recording cannot be read, lacks the layer, holds values that are damaged
+        (`data_tools.Recording.check_finite`), no sample of some class throughout, or fewer than two records or classes;
+        or if runs differ in steps, times, classes or width.
     """
     if group not in get_args(Grouping):
         raise InputError(f"group '{group}' is unknown; choose one of {', '.join(get_args(Grouping))}")
@@ -120,18 +123,55 @@ def _read_run(recording: Recording, layer: str | None, group: Grouping, until: i
     if n_records < 2:
         limit = "" if until is None else f" up to step {until}"
         raise InputError(f"{recording.path}: holds {n_records} records{limit}, and change takes two; record more often")
-    average = np.zeros((len(classes), recording.n_samples))
-    average[groups, np.arange(recording.n_samples)] = 1.0
-    average /= average.sum(axis=1, keepdims=True)
-    means = np.empty((n_records, len(classes), features.shape[2]))
-    for record in range(n_records):
-        values = np.asarray(features[record], dtype=np.float64)
-        if not np.isfinite(values).all():
-            recording.check_finite(layer, until)  # says where, and how to mend it
-        means[record] = average @ values
+    found = _means_over(features, groups, np.ones(recording.n_samples, dtype=bool), np.arange(n_records))
+    records = np.arange(n_records)
+    if found is None:
+        recording.check_finite(layer, until)  # refuses what is damaged, as opposed to missing
+        always, records = _held_throughout(features, n_records)
+        if np.bincount(groups[always], minlength=len(classes)).min() == 0 or len(records) < 2:
+            raise InputError(
+                f"{recording.path}: layer {layer}: no sample of some class is held by every record, and estimates from "
+                "class means need the same samples throughout; leave out what is missing from the probe"
+            )
+        found = _means_over(features, groups, always, records)
+        assert found is not None  # noqa: S101  (these are finite)
+    # Slopes in time are not defined where it stands still: of such records the first is kept.
+    moving = np.diff(recording.time[records], prepend=-np.inf) > 0
+    records, found = records[moving], found[moving]
+    if len(records) < 2:
+        raise InputError(f"{recording.path}: no time passes between any two records (learning rate 0?)")
     rounding = float(np.finfo(features.dtype).eps) / np.sqrt(recording.n_samples)
     resolution = max(rounding, 4.0 * float(np.finfo(np.float64).eps))
-    return ClassMeans(recording.steps[:n_records], recording.time[:n_records], means[None], resolution, layer, group)
+    return ClassMeans(recording.steps[records], recording.time[records], found[None], resolution, layer, group)
+
+
+def _means_over(
+    features: RecordArray,
+    groups: Int[np.ndarray, " sample"],
+    samples: Bool[np.ndarray, " sample"],
+    records: Int[np.ndarray, " time"],
+) -> Float[np.ndarray, "time class_ feature"] | None:
+    """Return class means over some samples at some records, or None if one of their features is not finite."""
+    chosen = groups[samples]
+    average = np.zeros((int(groups.max()) + 1, len(chosen)))
+    average[chosen, np.arange(len(chosen))] = 1.0
+    average /= average.sum(axis=1, keepdims=True)
+    means = np.empty((len(records), len(average), features.shape[2]))
+    for place, record in enumerate(records.tolist()):
+        values = np.asarray(features[record], dtype=np.float64)[samples]
+        if not np.isfinite(values).all():
+            return None
+        means[place] = average @ values
+    return means
+
+
+def _held_throughout(
+    features: RecordArray, n_records: int
+) -> tuple[Bool[np.ndarray, " sample"], Int[np.ndarray, " time"]]:
+    """Return the samples that every record holds, and the records: those that hold no sample at all are left out."""
+    held = np.array([~np.isnan(features[record]).all(axis=1) for record in range(n_records)])
+    records = np.flatnonzero(held.any(axis=1))
+    return np.logical_and.reduce(held[records]), records
 
 
 def _require_alike(recording: Recording, means: ClassMeans, other: Recording, others: ClassMeans) -> None:

@@ -10,6 +10,7 @@ contrasts of the drift has a scale of its own, apart from noise across them. In 
 stratum's increment is multivariate Student-t: all its components share one factor √(ν/χ²_ν).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
+from data_tools.recording_schema import check_class_frequencies
 from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, growth, isotropic_means, residual_means, simplex_means
@@ -49,6 +51,7 @@ def simulate_records(
     keep: Int[np.ndarray, "kept"],
     n_classes: int,
     classifier: tuple[Float[np.ndarray, "time class_ feature"], Float[np.ndarray, "time class_"]] | None = None,
+    class_frequencies: Sequence[float] | None = None,
     substeps: int = 1,
     noise: bool = True,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
@@ -78,6 +81,8 @@ def simulate_records(
     classifier
         Weights and biases, at every record, of the linear classifier on these features, for impact R on a
         hidden layer; those at an interval's start are used. None if the features are the logits.
+    class_frequencies
+        K positive numbers with sum 1: how often training draws each class; None if equally often.
     substeps
         Steps per interval of the integrator of impact R, which is of first order; `I` and `L` are exact.
     noise
@@ -116,7 +121,7 @@ def simulate_records(
     run = partial(
         _run_batch,
         first=jnp.asarray(first),
-        classes=_classes(groups, given_labels, n_classes),
+        classes=_classes(groups, given_labels, n_classes, class_frequencies),
         lengths=jnp.asarray(lengths),
         readouts=readouts,
         records=jnp.asarray(records),
@@ -204,9 +209,9 @@ def _run_draw(
         length = lengths[interval]
         pattern = None if rates.pattern is None else rates.pattern[interval]
         if impact == "I":
-            moved = isotropic_means(means, gamma, global_rate, length, pattern)
+            moved = isotropic_means(means, gamma, global_rate, length, pattern, classes.weights)
         elif impact == "L":
-            moved = simplex_means(means, gamma, global_rate, length, pattern)
+            moved = simplex_means(means, gamma, global_rate, length, pattern, classes.weights)
         else:
             readout = jax.tree.map(lambda part: part[interval], readouts)
             moved = residual_means(
@@ -286,12 +291,20 @@ def _stratified_noise(
     return scales[0] * common + class_noise, scales[3] * deviations
 
 
-def _classes(groups: Int[np.ndarray, "sample"], given_labels: Int[np.ndarray, "sample"], n_classes: int) -> Classes:
+def _classes(
+    groups: Int[np.ndarray, "sample"],
+    given_labels: Int[np.ndarray, "sample"],
+    n_classes: int,
+    frequencies: Sequence[float] | None,
+) -> Classes:
     """Prepare the averaging matrices of `Classes`."""
     membership = np.eye(n_classes)[np.asarray(groups)]
     averages = membership / membership.sum(axis=0)
     targets = averages.T @ np.eye(n_classes)[np.asarray(given_labels)]
-    return Classes(jnp.asarray(groups), jnp.asarray(averages), jnp.asarray(targets))
+    shares = None
+    if frequencies is not None:
+        shares = jnp.asarray(check_class_frequencies(frequencies, n_classes, "class_frequencies"))
+    return Classes(jnp.asarray(groups), jnp.asarray(averages), jnp.asarray(targets), shares)
 
 
 def _readouts(

@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from data_tools.drift_measures import contrasts, mean_drift
 from data_tools.recorded_elasticity import RecordedElasticity
+from lesde_infer.frequencies import class_weights
+from lesde_infer.impacts import weighted
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -57,19 +59,22 @@ def explained_drift(fit: "Fit", measured: RecordedElasticity) -> ExplainedDrift 
     InputError
         If the measurement cannot be read.
     """
+    weights = class_weights(fit.settings.class_frequencies)
     assert measured.impact is not None  # noqa: S101  (rates were computed from it before)
     first, last = int(fit.steps[0]), int(fit.steps[-1])
     late = np.flatnonzero((measured.steps >= (first + last) / 2) & (measured.steps <= last))
     if late.size == 0:
         return None
     drift, _ = mean_drift(measured.onestep[late], measured.shares)
-    impact = np.asarray(measured.impact[late], dtype=np.float64)
-    usable = np.isfinite(drift).all(axis=(1, 2)) & np.isfinite(impact).all(axis=(1, 2))
-    late, drift, impact = late[usable], contrasts(drift[usable]), impact[usable]
+    impact = weighted(np.asarray(measured.impact[late], dtype=np.float64).swapaxes(0, 1), weights).swapaxes(0, 1)
+    starts = fit.interval_starts
+    interval = np.searchsorted(fit.steps[starts], measured.steps[late], side="right") - 1
+    within = (interval >= 0) & (measured.steps[late] <= fit.steps[starts[np.maximum(interval, 0)] + 1])
+    # What was measured where intervals were dropped has no rate to be compared with.
+    usable = np.isfinite(drift).all(axis=(1, 2)) & np.isfinite(impact).all(axis=(1, 2)) & within
+    late, interval, drift, impact = late[usable], interval[usable], contrasts(drift[usable]), impact[usable]
     if late.size == 0 or not drift.any() or not impact.any():
         return None
-    interval = np.searchsorted(fit.steps, measured.steps[late], side="right") - 1
-    interval = np.minimum(interval, len(fit.steps) - 2)  # the last record starts none
     gamma = (fit.posterior["gamma"].mean(["chain", "draw"]).to_numpy() * time_per_step(fit))[interval]
     matrices = contrast_matrices(fit)
     gram = np.einsum("tkp,tlp->kl", impact, impact)
@@ -107,7 +112,8 @@ def contrast_matrices(fit: "Fit") -> Float[np.ndarray, "time class_to class_from
 
 def time_per_step(fit: "Fit") -> Float[np.ndarray, " time"]:
     """Return the time that an optimizer step takes in each interval: rates of the fit times this are per step."""
-    return np.diff(fit.times) / np.diff(fit.steps)
+    starts = fit.interval_starts
+    return (fit.times[starts + 1] - fit.times[starts]) / (fit.steps[starts + 1] - fit.steps[starts])
 
 
 def squared_cosine(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]) -> float:

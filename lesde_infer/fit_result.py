@@ -17,13 +17,16 @@ from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
 from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
-from lesde_infer.flags import Flag, find_flags
+from lesde_infer.flags import Flag, find_flags, interval_starts
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.missing import MissingData
 from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_density
+from lesde_infer.momentum import Drive
 from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
+from lesde_infer.time_axis import TimeChoice
 from lesde_infer.verdict import Verdict, judge
 
 FORMAT, VERSION = "lesde-fit", 1
@@ -42,6 +45,12 @@ class Settings:
         Seed of the sampler.
     until : int or None
         Last optimizer step used.
+    class_frequencies : tuple of float, or None
+        Sampling frequencies of the classes of the grouping, given or recorded; None if balanced.
+    time : str
+        Which time was asked for (`lesde_infer.time_axis`).
+    drive : str
+        ``instantaneous`` impacts, or ``filtered`` by the memory of momentum (`lesde_infer.momentum`).
     """
 
     layer: str
@@ -51,6 +60,9 @@ class Settings:
     group: Grouping
     seed: int
     until: int | None
+    class_frequencies: tuple[float, ...] | None = None
+    time: TimeChoice = "recorded"
+    drive: Drive = "instantaneous"
 
 
 class Fit:
@@ -98,6 +110,17 @@ class Fit:
         return self._constant["record_time"].to_numpy()
 
     @property
+    def time_unit(self) -> str:
+        """Unit of time, of which rates are per one: ``steps``, ``learning_rate`` or ``recorded``."""
+        steps = "steps" if np.array_equal(self.times, self.steps) else "recorded"  # where earlier versions kept none
+        return str(self.data.attrs.get("time_unit", steps))
+
+    @property
+    def interval_starts(self) -> Int[np.ndarray, " time"]:
+        """Record, of those in `steps`, at which each fitted interval starts; it stops at the next record."""
+        return interval_starts(self._constant)
+
+    @property
     def class_sizes(self) -> Int[np.ndarray, " class_"]:
         """Recorded samples of each class."""
         return self._constant["class_size"].to_numpy()
@@ -125,7 +148,14 @@ class Fit:
             self._constant,
             self.data["prior_widths"].to_dataset(),
             impact=self.settings.impact,
+            missing=self.missing,
         )
+
+    @property
+    def missing(self) -> MissingData | None:
+        """What was missing from the recording and left out; None for fits of earlier versions, which refused gaps."""
+        found = self.data.attrs.get("missing")
+        return None if found is None else MissingData.from_json(json.loads(found))
 
     @cached_property
     def _diagnostics(self) -> Diagnostics:
@@ -195,6 +225,9 @@ class Fit:
             "n_classes": self.n_classes,
             "n_records": len(self.steps),
             **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
+            "time_unit": self.time_unit,
+            "drive": settings.drive,
+            "class_frequencies": settings.class_frequencies or [1 / self.n_classes] * self.n_classes,
             "converged": diagnostics.converged,
             "r_hat_max": diagnostics.r_hat_max,
             "ess_bulk_min": diagnostics.ess_bulk_min,
@@ -209,6 +242,7 @@ class Fit:
             "probability_separable": verdict.probability_separable,
             "phase_probabilities": verdict.phase_probabilities,
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            "missing": None if self.missing is None else self.missing.to_json(),
             "elpd": density.to_json(),
             "elpd_warnings": list(density.warnings),
             "prior_sensitivity": self._sensitivity_to_json(),

@@ -8,7 +8,8 @@ from jaxtyping import Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.separability import class_means
-from lesde_infer.snapshots import Grouping, read_record
+from lesde_infer.snapshots import Grouping, present_samples, read_record
+from lesde_infer.time_axis import time_axis
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -36,20 +37,33 @@ def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " s
     ):
         if found != fitted:
             raise InputError(f"{recording.path}: holds {found} {name}, but {fitted} were fitted; {MEND}")
-    for name, values, expected in (("step", recording.steps, fit.steps), ("time", recording.time, fit.times)):
+    times = time_axis(recording, fit.settings.time).times
+    for name, values, expected in (("step", recording.steps, fit.steps), ("time", times, fit.times)):
         different = np.flatnonzero(values[: len(expected)] != expected)
         if different.size:
             at = different[0]
             raise InputError(f"{recording.path}: {name} {values[at]} at record {at}, not {expected[at]}; {MEND}")
     _, groups = np.unique(labels, return_inverse=True)
+    layers = {fit.settings.layer, recording.logits if fit.settings.impact == "R" else fit.settings.layer}
     for interval in (0, len(fit.movement) - 1):
-        before, after = (
-            class_means(read_record(recording, fit.settings.layer, record), groups, n_classes=fit.n_classes)
-            for record in (interval, interval + 1)
+        record = int(fit.interval_starts[interval])
+        ends = [read_record(recording, fit.settings.layer, record + place) for place in (0, 1)]
+        common = np.all(
+            [
+                present_samples(read_record(recording, layer, record + place))
+                for layer in layers
+                if layer is not None
+                for place in (0, 1)
+            ],
+            axis=0,
         )
-        moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
+        held = np.bincount(groups[common], minlength=fit.n_classes)
+        moved = np.nan
+        if held.min() > 0:
+            before, after = (class_means(values[common], groups[common], fit.n_classes) for values in ends)
+            moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
         if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
             raise InputError(
-                f"{recording.path}: features move otherwise after step {fit.steps[interval]} than they did in the run "
+                f"{recording.path}: features move otherwise after step {fit.steps[record]} than they did in the run "
                 f"that was fitted; {MEND}"
             )

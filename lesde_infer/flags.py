@@ -10,6 +10,8 @@ A flag names a stretch of the record in which a quantity should not be read at f
   little of it: γ is then only bounded from below. On networks trained on digits and shapes, recorded at every step,
   γ of increments over n steps fell to 0.7 of that of single steps where the cosine over n steps was 0.98, and to 0.5
   at 0.95.
+- ``missing_data``: samples are missing at some records, or no time passes in some intervals, and what cannot be used
+  for it was left out (`lesde_infer.missing`); from the first record concerned to the last.
 - ``beta_not_identified``: the rate g of the mean over classes, which tells β from α, is hardly narrower than its prior,
   or so large that the mean relaxes within one interval and g is only bounded from below (R); or, under L, all
   amplitudes are equal and only γ acts (DESIGN section 2).
@@ -20,7 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+
+from lesde_infer.missing import MissingData
 
 F_TEST_LEVEL = 0.01
 LEAST_PERSISTENCE = 0.97
@@ -59,7 +63,14 @@ _MESSAGES = {
 }
 
 
-def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dataset, *, impact: str) -> list[Flag]:
+def find_flags(
+    posterior: xr.Dataset,
+    constant: xr.Dataset,
+    prior_widths: xr.Dataset,
+    *,
+    impact: str,
+    missing: MissingData | None = None,
+) -> list[Flag]:
     """Return the flags of a fit, in order of time.
 
     Parameters
@@ -70,6 +81,8 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
         ``gamma`` and ``global_rate`` along time: prior standard deviations of u, and the references.
     impact : str
         Impact of the fit.
+    missing : MissingData, optional
+        What was left out.
     """
     rates = {name: _flat(posterior[name]) for name in ("gamma", "global_rate")}
     unlearned = {
@@ -78,7 +91,8 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
         for name in rates
     }
     sizes = constant["class_size"].to_numpy()
-    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, len(sizes) - 1, sizes.sum() - len(sizes))
+    n_samples = constant["start_samples"].to_numpy() if "start_samples" in constant else sizes.sum()
+    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, len(sizes) - 1, n_samples - len(sizes))
     length = constant["length"].to_numpy()
     where = {
         "gamma_not_identified": (constant["impact_f"].to_numpy() < critical) | unlearned["gamma"],
@@ -90,13 +104,22 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
     if "interval_exponent" not in posterior:
         relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
-    steps = constant["step"].to_numpy()
+    steps, starts = constant["step"].to_numpy(), interval_starts(constant)
     flags = [
-        Flag(name, int(steps[first]), int(steps[last + 1]), _MESSAGES[name])
+        Flag(name, int(steps[starts[first]]), int(steps[starts[last] + 1]), _MESSAGES[name])
         for name, mask in where.items()
         for first, last in _stretches(mask)
     ]
+    if missing is not None and not missing.is_complete:
+        flags.append(Flag("missing_data", missing.start_step, missing.stop_step, missing.sentence))
     return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
+
+
+def interval_starts(constant: xr.Dataset) -> Int[np.ndarray, " time"]:
+    """Return the record at which each fitted interval starts; it stops at the next. Earlier versions had no gaps."""
+    if "start_record" in constant:
+        return constant["start_record"].to_numpy()
+    return np.arange(constant.sizes["record"] - 1)
 
 
 def _flat(variable: xr.DataArray) -> Float[np.ndarray, "draw time"]:

@@ -16,6 +16,32 @@ the drift too: with γ = α − β and the global rate g = (α + (K−1)β)/K,
 
     mean over k of Dₖ = g h̄,          Dₖ − mean = (γ/K)(hₖ − h̄).
 
+*Sampling frequencies.* Where training draws class l with frequency πₗ instead of 1/K, the drift is
+
+    Dₖ = Σₗ πₗ Eₖₗ hₗ = (1/K) Σₗ Eₖₗ h̃ₗ,        h̃ₗ = wₗ hₗ,   wₗ = K πₗ,   (1/K) Σₗ wₗ = 1,
+
+that is, all above with h̃ in place of h: for homogeneous E the mean moves at g times the mean of h̃ and the contrasts
+at γ/K times the contrasts of h̃, and the columns that a matrix E acts on are h̃ₗ. Directions below take the weights w.
+This holds for I, L and R and at the start of an interval; what a motion does to the impacts within it does not stay as
+simple, since a shift δₖ changes h̃ₖ by wₖ times what it changes hₖ:
+
+- ``I``: contrasts (γ/K)(w c − mean) and the shift of all classes couple. Along its own direction u the contrast feeds
+  back with λ = −Σₖ wₖ|uₖ|²/|u|² (its Rayleigh quotient; −1 if balanced), the mean with −1; the rest, of second order in
+  Δ and vanishing with w − 1, is left to the noise. Balanced, it is exact.
+- ``L``: amplitudes wₗaₗ take the place of aₗ, and coefficients are those for w = 1: of first order in Δ.
+- ``R``: C̄ is the mean over classes of wₖ times the class' curvature, which is exactly what the mean of h̃ loses to a
+  common shift; for contrasts it is the average it was.
+
+Replications and simulations (`lesde_infer.integrators`) integrate I and L exactly for homogeneous E also then.
+
+γ is always the effective separation rate *along the impacts as sampled*,
+
+    γ = K⟨contrast(Σₗ πₗ Eₖₗ hₗ), contrast h̃⟩ / |contrast h̃|².
+
+For homogeneous E that is α − β whatever π is. With contrast h in place of contrast h̃, it would be α − β times
+⟨contrast h̃, contrast h⟩/|contrast h|², which depends on π and on the impacts: that γ be an effective rate of separation
+and that it be α − β for homogeneous E go together only for h̃, or for balanced sampling.
+
 Over an interval Δ with constant rates, each part moves the class means by Σⱼ cⱼ uⱼ, with orthogonal directions uⱼ
 known from the record at the interval's start and coefficients cⱼ that carry all the dependence on the rates.
 Under I and R each direction feeds back on itself linearly, δ' = a(1 − λδ) along it for a rate a, so that
@@ -28,7 +54,7 @@ with λ = −1 for I (exact), and the softmax curvature for R (exponential Euler
 tests/lesde_infer/test_impacts.py checks them against numerical integration.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -83,26 +109,42 @@ def simplex_directions(n_classes: int) -> Float[np.ndarray, "class_ class_"]:
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def isotropic_directions(class_means: Float[np.ndarray, "class_ feature"]) -> IntervalDirections:
+Weights = Float[np.ndarray, " class_"] | None
+"""w_l = K π_l of each class, None for balanced sampling."""
+
+
+def weighted(impacts: Float[np.ndarray, "class_ *value"], weights: Weights) -> Float[np.ndarray, "class_ *value"]:
+    """Return the impacts as sampled, h̃ₗ = wₗhₗ: see the module's docstring."""
+    return impacts if weights is None else impacts * weights.reshape(-1, *[1] * (impacts.ndim - 1))
+
+
+def isotropic_directions(
+    class_means: Float[np.ndarray, "class_ feature"], weights: Weights = None
+) -> IntervalDirections:
     """Directions of the I model: the class means themselves.
 
     Since hₖ = X̄ᵏ, the mean over classes solves dX̄ = g X̄ dt and the contrasts solve dc = (γ/K) c dt: one direction
-    each, and e^{aΔ} − 1 = aΔ φ₁(aΔ) is the coefficient with λ = −1.
+    each, and e^{aΔ} − 1 = aΔ φ₁(aΔ) is the coefficient with λ = −1 (approximate with ``weights``: module's docstring).
     """
-    mean = class_means.mean(axis=0)
-    axes = np.linalg.svd(class_means, full_matrices=False)[2]
+    impacts = weighted(class_means, weights)
+    mean = impacts.mean(axis=0)
+    contrast = impacts - mean
+    feedback = -np.ones(1)
+    if weights is not None and (square := float((contrast**2).sum())) > 0:
+        feedback = -np.array([float((weights[:, None] * contrast**2).sum()) / square])
+    axes = np.linalg.svd(impacts, full_matrices=False)[2]
     return IntervalDirections(
-        contrast=(class_means - mean)[None],
-        contrast_feedback=-np.ones(1),
+        contrast=contrast[None],
+        contrast_feedback=feedback,
         shared=mean[None],
         shared_feedback=-np.ones(1),
         axes=axes,
-        coordinates=class_means @ axes.T,
+        coordinates=impacts @ axes.T,
         axis_feedback=-np.ones(len(axes)),
     )
 
 
-def logits_directions(class_means: Float[np.ndarray, "class_ class_"]) -> IntervalDirections:
+def logits_directions(class_means: Float[np.ndarray, "class_ class_"], weights: Weights = None) -> IntervalDirections:
     """Directions of the L model.
 
     With aₗ = d̂ₗ·X̄ˡ = ā + δₗ and d̂ₖ·d̂ₗ = −1/(K−1) for k ≠ l, the drift moves ā at rate γ/K and each δₗ at
@@ -115,7 +157,7 @@ def logits_directions(class_means: Float[np.ndarray, "class_ class_"]) -> Interv
     The two directions of the contrasts are orthogonal: Σₖ ā δₖ |d̂ₖ|² = 0 and Σₖ d̂ₖ = 0.
     """
     directions = simplex_directions(len(class_means))
-    amplitudes = (directions * class_means).sum(axis=1)
+    amplitudes = weighted((directions * class_means).sum(axis=1), weights)
     common = amplitudes.mean()
     individual = (amplitudes - common)[:, None] * directions
     mean = individual.mean(axis=0)
@@ -140,9 +182,9 @@ def residual_directions(
     Parameters
     ----------
     residuals : array, shape (class, given class)
-        Class means of e_given − softmax(logits).
+        Class means of e_given − softmax(logits), times the weights wₗ if sampling is not balanced.
     curvature : array, shape (given class, given class)
-        C̄, the mean over classes of the class means of diag(s) − s sᵀ, s = softmax(logits).
+        C̄, the mean over classes of the class means of diag(s) − s sᵀ, s = softmax(logits), times wₗ likewise.
     classifier : array, shape (given class, feature), or None
         W of the linear classifier on these features; None where the features are the logits.
 
@@ -169,6 +211,18 @@ def residual_directions(
     eigenvalues = np.maximum(eigenvalues, 0.0)
     contrast = np.einsum("kj,fj->jkf", coordinates - mean, axes)
     return IntervalDirections(contrast, eigenvalues, (axes * mean).T, eigenvalues, axes.T, coordinates, eigenvalues)
+
+
+def with_less_feedback(directions: IntervalDirections, share: float) -> IntervalDirections:
+    """Return directions whose feedback is a share of what it was."""
+    if share == 1.0:
+        return directions
+    return replace(
+        directions,
+        contrast_feedback=share * directions.contrast_feedback,
+        shared_feedback=share * directions.shared_feedback,
+        axis_feedback=share * directions.axis_feedback,
+    )
 
 
 def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import os
-import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import get_args
 
 import numpy as np
@@ -22,12 +23,14 @@ from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_lengths import has_mixed_intervals
+from lesde_infer.momentum import DriveChoice
 from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics
+from lesde_infer.time_axis import TimeChoice
 
 DRAWS, CHAINS = 750, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
@@ -48,6 +51,9 @@ def fit(
     curve: Curve = "gp",
     group: Grouping = "labels",
     until: int | None = None,
+    class_frequencies: Sequence[float] | None = None,
+    time: TimeChoice = "recorded",
+    drive: DriveChoice = "auto",
     seed: int = 0,
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
@@ -76,6 +82,14 @@ def fit(
     ----------------
     until : int, optional
         Use records up to this optimizer step.
+    class_frequencies : sequence of float, optional
+        How often training draws each class of the grouping, with sum 1: π_l of the drift Σ_l π_l E_kl h_l. By default
+        as recorded, else equal (`lesde_infer.frequencies`).
+    time : {"recorded", "steps", "learning_rate"}
+        Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum) (`lesde_infer.time_axis`).
+    drive : {"auto", "instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum; by default where momentum is recorded and records are
+        dense against its memory (`lesde_infer.momentum`).
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
@@ -95,10 +109,15 @@ def fit(
     _check_choices(
         impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
     )
-    started = time.perf_counter()
+    _check_choices(time=(time, TimeChoice), drive=(drive, DriveChoice))
+    started = perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
-        settings = Settings(recording.choose_layer(layer), impact, elasticity, curve, group, seed, until)
-        statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
+        layer = recording.choose_layer(layer)
+        statistics = compute_statistics(
+            recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time, drive=drive
+        )
+        shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
+        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)
@@ -115,9 +134,11 @@ def fit(
             separable = float("nan")
         provenance = _provenance(recording, Path(path))
     result.data.attrs.update(
+        missing=json.dumps(statistics.missing.to_json()),
+        time_unit=statistics.time_unit,
         probability_separable=separable,
         provenance=json.dumps(provenance),
-        wall_seconds=time.perf_counter() - started,
+        wall_seconds=perf_counter() - started,
         compile_seconds=compile_seconds[0],
     )
     return result
@@ -138,10 +159,13 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity:
         )
     n_intervals, needed = len(statistics.lengths), MINIMAL_INTERVALS[curve]
     if n_intervals < needed:
-        raise InputError(
-            f"{path}: {n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}; "
-            "record more often, or use a simpler curve (--curve constant)"
-        )
+        have = f"{n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}"
+        if statistics.missing.n_dropped_intervals or statistics.missing.n_standing_intervals:
+            have = (
+                f"{n_intervals} intervals are too few for curve '{curve}', which needs {needed}: "
+                f"{statistics.missing.sentence}"
+            )
+        raise InputError(f"{path}: {have}; record more often, or use a simpler curve (--curve constant)")
     if not np.any(statistics.contrast.increment_square > 0):
         raise InputError(
             f"{path}: layer '{statistics.layer}': class means never move relative to each other; "

@@ -51,11 +51,19 @@ class Classes(NamedTuple):
         Matrix that turns samples into class means: column k holds 1/n_k at the samples of class k.
     targets
         Row k holds the shares of the given labels among the samples of class k.
+    frequencies
+        Sampling frequencies π of the classes; None if balanced.
     """
 
     groups: Int[Array, "sample"]
     averages: Float[Array, "sample class_"]
     targets: Float[Array, "class_ label"]
+    frequencies: Float[Array, "class_"] | None = None
+
+    @property
+    def weights(self) -> Float[Array, "class_"] | None:
+        """w_l = K π_l, by which impacts are weighted; None if sampling is balanced."""
+        return None if self.frequencies is None else len(self.frequencies) * self.frequencies
 
 
 class Readout(NamedTuple):
@@ -70,6 +78,12 @@ class Readout(NamedTuple):
     bias: Float[Array, "label"]
 
 
+def elasticity_matrix(gamma: Scalar, global_rate: Scalar, n_classes: int) -> Float[Array, "class_ class_"]:
+    """Return homogeneous E, with α on its diagonal and β off it."""
+    _, beta = elasticity_from_rates(gamma, global_rate, n_classes)
+    return gamma * jnp.eye(n_classes) + beta
+
+
 def growth(exponent: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return e^exponent, the exponent clipped to ±50."""
     return jnp.exp(jnp.clip(exponent, -MAXIMAL_EXPONENT, MAXIMAL_EXPONENT))
@@ -81,11 +95,20 @@ def isotropic_means(
     global_rate: Scalar,
     length: Scalar,
     pattern: Pattern | None = None,
+    weights: Float[Array, "class_"] | None = None,
 ) -> Float[Array, "class_ feature"]:
     """Move class means under impact I, h_k = m_k: exact, but for a ``pattern`` C.
 
-    The mean of the class means solves m̄' = g m̄ and each contrast c_k' = (γ/K) c_k.
+    The mean of the class means solves m̄' = g m̄ and each contrast c_k' = (γ/K) c_k. With weights w_l = K π_l the class
+    means solve m' = (1/K) E diag(w) m, by the exponential of a K×K matrix; with a pattern the step is explicit.
     """
+    if weights is not None:
+        if pattern is None:
+            elasticity = elasticity_matrix(gamma, global_rate, means.shape[0])
+            return jax.scipy.linalg.expm(length / means.shape[0] * elasticity * weights) @ means
+        impacts = weights[:, None] * means
+        moved = phi_1(gamma * length / means.shape[0]) / means.shape[0] * (pattern @ impacts)
+        return means + length * (global_rate * phi_1(global_rate * length) * impacts.mean(axis=0) + moved)
     centre = means.mean(axis=0)
     contrasts = means - centre
     if pattern is not None:
@@ -100,6 +123,7 @@ def simplex_means(
     global_rate: Scalar,
     length: Scalar,
     pattern: Pattern | None = None,
+    weights: Float[Array, "class_"] | None = None,
 ) -> Float[Array, "class_ class_"]:
     """Move class means (of logits) under impact L, h_k = a_k d̂_k with a_k = d̂_k·m_k: exact, but for a ``pattern`` C.
 
@@ -112,15 +136,30 @@ def simplex_means(
 
         Δm_k = (Δ/K) [γ ā φ₁(γΔ/K) d̂_k + (γ δ_k d̂_k + β Σ_l δ_l d̂_l) φ₁(sΔ/K)].
 
+    With weights w_l = K π_l amplitudes a_l become w_l a_l in D_k, so that
+
+        a' = A a,     A = (1/K) (s I − β/(K−1) 1 1ᵀ) diag(w),     Δm_k = (1/K) (γ w_k b_k d̂_k + β Σ_l w_l b_l d̂_l)
+
+    with b = ∫a = Δ φ₁(AΔ) a, the last column of the exponential of A and a side by side.
     """
     n_classes = means.shape[0]
     directions = jnp.asarray(simplex_directions(n_classes))
     if pattern is not None:  # an explicit step; the mean over classes moves by g times that of the impacts
         impacts = jnp.sum(directions * means, axis=1)[:, None] * directions
+        impacts = impacts if weights is None else weights[:, None] * impacts
         return means + length * (global_rate * impacts.mean(axis=0) + pattern @ impacts / n_classes)
     _, beta = elasticity_from_rates(gamma, global_rate, n_classes)
     slope = spread_rate(gamma, global_rate, n_classes)
     along = jnp.sum(directions * means, axis=1)
+    if weights is not None:
+        operator = (slope * jnp.eye(n_classes) - beta / (n_classes - 1)) * weights * length / n_classes
+        augmented = (
+            jnp.zeros((n_classes + 1, n_classes + 1))
+            .at[:-1]
+            .set(jnp.concatenate([operator, length * along[:, None]], axis=1))
+        )
+        driven = weights * jax.scipy.linalg.expm(augmented)[:-1, -1]
+        return means + (gamma * driven[:, None] * directions + beta * (driven @ directions)) / n_classes
     common = along.mean()
     differences = along - common
     own = gamma * common * phi_1(gamma * length / n_classes) * directions
@@ -156,6 +195,8 @@ def residual_means(
     This is exponential Euler (Hochbruck and Ostermann 2010, Acta Numerica 19, equation 2.4) with an
     approximate Jacobian: first order in the length of a sub-step. After each such move, with deviations
     stretched by κ, the shift of all classes together follows by `_common_shift`.
+    With sampling frequencies π_l residuals r_k are weighted by K π_k, and averages over classes are by π: the drift is
+    Σ_l π_l E_kl h_l.
     """
     mixing = readout.mixing
     step = length / substeps
@@ -164,8 +205,9 @@ def residual_means(
     logit_means = means @ weight.T + readout.bias
     logit_deviations = weight @ deviations
     contrast_time = gamma * step / means.shape[0]
-    sample_weights = classes.averages.mean(axis=1)
-    mean_target = classes.targets.mean(axis=0)
+    shares, weights = classes.frequencies, classes.weights
+    sample_weights = classes.averages.mean(axis=1) if shares is None else classes.averages @ shares
+    mean_target = classes.targets.mean(axis=0) if shares is None else shares @ classes.targets
 
     def logits_at(moved: Float[Array, "class_ direction"], substep: Int[Array, ""]) -> Float[Array, "label sample"]:
         return (logit_means + moved @ mixing.T).T[:, classes.groups] + jnp.exp(stretch * substep) * logit_deviations
@@ -173,6 +215,7 @@ def residual_means(
     def advance(substep: Int[Array, ""], moved: Float[Array, "class_ direction"]) -> Float[Array, "class_ direction"]:
         probabilities = jax.nn.softmax(logits_at(moved, substep), axis=0)
         residuals = classes.targets - (probabilities @ classes.averages).T
+        residuals = residuals if weights is None else weights[:, None] * residuals
         rates, modes = jnp.linalg.eigh(mixing.T @ _curvature(probabilities, sample_weights) @ mixing)
         rates = jnp.maximum(rates, 0.0)  # rounding leaves the zero eigenvalues slightly negative
         if pattern is None:

@@ -136,6 +136,8 @@ class RunIdentity:
                 f"{len(self.steps)} records up to step {self.steps[-1]} against "
                 f"{len(other.steps)} up to step {other.steps[-1]}"
             )
+        if len(self.movement) != len(other.movement):  # gaps in a layer that one impact needs and another does not
+            return f"{len(self.movement)} intervals without gaps against {len(other.movement)}"
         if not np.allclose(self.movement, other.movement, rtol=1e-6, atol=0.0):
             return "features that move otherwise"
         return None

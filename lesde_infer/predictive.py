@@ -6,6 +6,10 @@ where the impact is R on a hidden layer. Metrics of separability and collapse (`
 taken alike of the simulated and of the recorded features, at the same records and on the same samples: a
 posterior predictive check (Gelman, Meng and Stern 1996, Statistica Sinica 6, 733–807).
 
+Where samples are missing, the samples are some of those that the first record fitted holds, and at each record
+simulated and recorded features of those that it holds are compared; records that lack too many are passed over. Paths
+go on through intervals that could not be fitted (`lesde_infer.replication_path`).
+
 A check of this kind sees the run twice, in the fit and in the comparison. It finds what the model cannot express, such
 as deviations that spread along some directions more than along others (NC1 then comes out too small), and says nothing
 about how well the model forecasts.
@@ -23,11 +27,9 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.dynamics import simulate_records
-from lesde_infer.fitted_run import MEND, check_same_run, require_all_outputs
 from lesde_infer.interval_rates import IntervalRates
-from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
-from lesde_infer.separability import class_means, pairwise_separable
-from lesde_infer.snapshots import fed_classifier, read_record
+from lesde_infer.replicated_samples import ReplicatedSamples, choose_samples
+from lesde_infer.separability import pairwise_separable
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -125,39 +127,6 @@ class Check:
         }
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The chosen samples at the first record, from which the paths start, and what the paths are conditioned on.
-
-    `labels` are classes by the fit's grouping, as recorded, `groups` the same, numbered 0..K−1 without gaps. The
-    classifier, weight and bias at each record, is there for impact R on a hidden layer only.
-    """
-
-    samples: Int[np.ndarray, " sample"]
-    features: Float[np.ndarray, "sample feature"]
-    labels: Int[np.ndarray, " sample"]
-    groups: Int[np.ndarray, " sample"]
-    given_labels: Int[np.ndarray, " sample"]
-    is_logits: bool
-    classifier: tuple[Float[np.ndarray, "record class_ feature"], Float[np.ndarray, "record class_"]] | None
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Metrics that can be taken of a simulated path: those of the network where its logits follow from it."""
-        of_network = () if self.classifier is None and not self.is_logits else ("network_accuracy", "nc4")
-        of_classifier = () if self.classifier is None else ("nc3",)
-        return tuple(name for name in METRICS if name in (*FEATURE_METRICS, *of_network, *of_classifier))
-
-    def measure(
-        self, features: Float[np.ndarray, "sample feature"], record: int, metrics: tuple[str, ...]
-    ) -> dict[str, float]:
-        """Take metrics of the samples' features, simulated or recorded, at a record."""
-        if self.classifier is None:
-            return observe(features, self.labels, metrics=metrics, logits=features)
-        weight, bias = (part[record] for part in self.classifier)
-        return observe(features, self.labels, metrics=metrics, logits=features @ weight.T + bias, classifier=weight)
-
-
 def check(
     fit: "Fit",
     recording: RecordingSource,
@@ -198,22 +167,24 @@ def check(
     and, with `nc3`, on a hidden layer under impact R, where the recorded classifier acts on the simulated features.
     """
     _check_arguments(n_draws=n_draws, n_times=n_times, seed=seed, max_samples_per_class=max_samples_per_class)
-    n_intervals = len(fit.steps) - 1
-    records = np.rint(np.linspace(0, n_intervals, min(n_times, n_intervals) + 1)[1:]).astype(np.int64)
+    stops = fit.interval_starts + 1
+    chosen = np.rint(np.linspace(0, len(stops), min(n_times, len(stops)) + 1)[1:]).astype(np.int64) - 1
     with _opened(recording) as opened:
-        start = _start(fit, opened, max_samples_per_class, seed)
-        recorded = [read_record(opened, fit.settings.layer, record)[start.samples] for record in records.tolist()]
+        start = choose_samples(fit, opened, max_samples_per_class, seed)
+        records, recorded, present = start.comparable(opened, stops[chosen])
     rates = fit.interval_rates(n_draws, seed)
     stride = max(1, rates.n_draws // SLOW_METRIC_DRAWS)
     quick = tuple(name for name in start.metrics if name not in SLOW_METRICS)
     measured, means = [], []
     for draw, path in enumerate(_paths(fit, start, rates, records, seed)):
-        means.append([class_means(features, start.groups, fit.n_classes) for features in path])
-        for features, record in zip(path, records, strict=True):
-            metrics = start.metrics if record == n_intervals or draw % stride == 0 else quick
-            measured.append(start.measure(features, record, metrics))
+        means.append([start.class_means(*pair) for pair in zip(path, present, strict=True)])
+        for features, record, samples in zip(path, records.tolist(), present, strict=True):
+            metrics = start.metrics if record == records[-1] or draw % stride == 0 else quick
+            measured.append(start.measure(features, record, samples, metrics))
     predicted, observed = {}, {}
-    at_records = [start.measure(*pair, start.metrics) for pair in zip(recorded, records, strict=True)]
+    at_records = [
+        start.measure(*triple, start.metrics) for triple in zip(recorded, records.tolist(), present, strict=True)
+    ]
     for name in start.metrics:
         predicted[name] = np.array([values.get(name, np.nan) for values in measured]).reshape(-1, len(records))
         observed[name] = np.array([values[name] for values in at_records])
@@ -224,13 +195,13 @@ def check(
         predicted=predicted,
         observed=observed,
         p_values={name: two_sided_p_values(predicted[name], observed[name]) for name in start.metrics},
-        class_means_observed=np.stack([class_means(features, start.groups, fit.n_classes) for features in recorded]),
+        class_means_observed=np.stack([start.class_means(*pair) for pair in zip(recorded, present, strict=True)]),
         class_means_predicted=np.array(means),
         probability_separable=probability,
         probability_separable_error=error,
         separable_observed=bool(observed["linear_separability"][-1] == 1.0),
-        at_step=int(fit.steps[0]),
-        horizon_step=int(fit.steps[-1]),
+        at_step=int(fit.steps[start.path.first_record]),
+        horizon_step=int(fit.steps[records[-1]]),
         n_failed_draws=rates.n_draws - len(means),
     )
 
@@ -249,8 +220,8 @@ def probability_separable(
     """
     _check_arguments(n_draws=n_draws, seed=seed, max_samples_per_class=max_samples_per_class)
     with _opened(recording) as opened:
-        start = _start(fit, opened, max_samples_per_class, seed)
-    paths = _paths(fit, start, fit.interval_rates(n_draws, seed), np.array([len(fit.steps) - 1]), seed)
+        start = choose_samples(fit, opened, max_samples_per_class, seed)
+    paths = _paths(fit, start, fit.interval_rates(n_draws, seed), fit.interval_starts[-1:] + 1, seed)
     return separable_share(np.array([pairwise_separable(path[0], start.labels).all_pairs for path in paths]))
 
 
@@ -283,54 +254,27 @@ def separable_share(separable: Bool[np.ndarray, " draw"]) -> tuple[float, float]
     return float(separable.mean()), float(np.sqrt(regularised * (1 - regularised) / separable.size))
 
 
-def _start(fit: "Fit", recording: Recording, max_samples_per_class: int, seed: int) -> _Start:
-    """Read what paths start from, after checking that the recording is the one that was fitted."""
-    layer, group = fit.settings.layer, fit.settings.group
-    labels = recording.labels if group == "labels" else recording.given_labels
-    check_same_run(fit, recording, labels)
-    _, groups = np.unique(labels, return_inverse=True)
-    is_logits, classifier = layer == recording.logits, None
-    if fit.settings.impact == "R":
-        require_all_outputs(recording, fit.n_classes, group)
-        if not is_logits:
-            found = fed_classifier(recording, layer)
-            if found is None:
-                raise InputError(f"{recording.path}: /classifier is not what layer {layer!r} feeds; {MEND}")
-            n_records = len(fit.steps)
-            classifier = (found.weight[:n_records].astype(np.float64), found.bias[:n_records].astype(np.float64))
-    generator = np.random.default_rng([seed, 0])
-    members = [np.flatnonzero(groups == position) for position in range(fit.n_classes)]
-    samples = np.sort(np.concatenate([generator.permutation(own)[:max_samples_per_class] for own in members]))
-    return _Start(
-        samples=samples,
-        features=read_record(recording, layer, 0)[samples],
-        labels=labels[samples],
-        groups=groups[samples],
-        given_labels=recording.given_labels[samples],
-        is_logits=is_logits,
-        classifier=classifier,
-    )
-
-
 def _paths(
-    fit: "Fit", start: _Start, rates: IntervalRates, records: Int[np.ndarray, " kept"], seed: int
+    fit: "Fit", start: ReplicatedSamples, rates: IntervalRates, records: Int[np.ndarray, " kept"], seed: int
 ) -> Iterator[Float[np.ndarray, "kept sample feature"]]:
     """Simulate a path for each draw of the rates, and yield those that stay in range, at the records asked for."""
     n_draws, n_failed = rates.n_draws, 0
+    rates = start.path.across_gaps(rates)
     n_batches = -(-n_draws * len(records) * start.features.nbytes // BATCH_BYTES)
     for batch, draws in enumerate(np.array_split(np.arange(n_draws), min(n_batches, n_draws))):
         simulated = simulate_records(
             start.features,
             start.groups,
             start.given_labels if fit.settings.impact == "R" else start.groups,
-            np.diff(fit.times),
+            start.path.lengths,
             rates.of_draws(draws),
             fit.settings.impact,
             # Not the seed itself: where it made the recording, a path would repeat the recorded noise.
             seed=int(np.random.default_rng([seed, 1, batch]).integers(2**31)),
-            keep=records,
+            keep=np.array([start.path.place(record) for record in records.tolist()]),
             n_classes=fit.n_classes,
             classifier=start.classifier,
+            class_frequencies=fit.settings.class_frequencies,
         )
         in_range = (np.abs(simulated) < LARGEST_FEATURE).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

@@ -36,6 +36,7 @@ def simulate(
     first_features: Float[np.ndarray, "sample feature"] | None = None,
     n_features: int | None = None,
     label_noise: float = 0.0,
+    class_frequencies: Sequence[float] | None = None,
     seed: int = 0,
     dof: float = np.inf,
     substeps: int = 1,
@@ -71,6 +72,8 @@ def simulate(
         Number p of features, K by default; not K only under impact `I`.
     label_noise
         Probability that a sample is trained under a label drawn evenly from the other classes.
+    class_frequencies
+        How often training draws each class, K positive numbers with sum 1, kept in the recording; None if all alike.
     seed
         Seed of first features, label noise and path.
     dof
@@ -147,6 +150,7 @@ def simulate(
         seed=seed,
         keep=np.arange(len(times)),
         n_classes=n_classes,
+        class_frequencies=class_frequencies,
         substeps=substeps,
         noise=noise,
     )[0]
@@ -179,6 +183,7 @@ def simulate(
         {layer: path},
         logits="logits" if layer == "logits" else None,
         given_labels=given_labels,
+        class_frequencies=class_frequencies,
         provenance=settings,
         force=force,
     )

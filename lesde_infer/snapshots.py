@@ -1,23 +1,32 @@
-"""One record at a time: class means, deviations from them, and the directions in which impacts move the means."""
+"""One record at a time: class means, deviations from them, and the directions in which impacts move the means.
+
+Samples that are missing at a record (all their features are NaN there) are left out of it, never imputed.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import RecordedClassifier, Recording
 from lesde_infer.impacts import (
     Impact,
     IntervalDirections,
+    Weights,
     isotropic_directions,
     logits_directions,
     residual_directions,
     simplex_directions,
+    weighted,
+    with_less_feedback,
 )
+from lesde_infer.momentum import MomentumFilter
 
 Grouping = Literal["labels", "given_labels"]
+MINIMAL_SAMPLES = 2
+"""Samples of a class below which nothing can be said of its spread."""
 
 
 def softmax(logits: Float[np.ndarray, "sample class_"]) -> Float[np.ndarray, "sample class_"]:
@@ -50,76 +59,161 @@ class ClassAverage:
 
 
 def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
-    """Read the features of a record, and refuse what is not finite."""
+    """Read the features of a record; samples that are missing are NaN throughout, and anything else not finite refused.
+
+    Raises
+    ------
+    InputError
+        Where a sample's features are infinite, or NaN in part (`data_tools.Recording.check_finite`).
+    """
     features = np.asarray(recording.features(layer)[record], dtype=np.float64)
-    if not np.isfinite(features).all():
+    finite = np.isfinite(features)
+    if not finite.all() and not (finite.all(axis=1) | np.isnan(features).all(axis=1)).all():
         recording.check_finite(layer)
     return features
 
 
+def present_samples(features: Float[np.ndarray, "sample feature"]) -> Bool[np.ndarray, " sample"]:
+    """Return which samples a record that `read_record` read holds."""
+    return ~np.isnan(features[:, 0])
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """One record, as class means, deviations from them, and directions of the impact.
+    """One record, as class means, deviations from them, and directions of the impact, over the samples it holds.
 
     Attributes
     ----------
     class_means : array, shape (class, feature)
         Means over the samples of each class.
     deviations : array, shape (sample, feature)
-        Features minus the mean of their class.
+        Features minus the mean of their class; NaN for missing samples.
     directions : IntervalDirections
         Along which impacts move the class means until the next record.
     impact_f : float
         F statistic of the impacts, see `lesde_infer.statistics.Statistics`.
+    features : array, shape (sample, feature)
+        As recorded.
+    present : array, shape (sample,)
+        Samples that the record holds.
     """
 
     class_means: Float[np.ndarray, "class_ feature"]
     deviations: Float[np.ndarray, "sample feature"]
     directions: IntervalDirections
     impact_f: float
+    features: Float[np.ndarray, "sample feature"]
+    present: Bool[np.ndarray, " sample"]
+
+    def over(
+        self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]
+    ) -> tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, "chosen feature"]]:
+        """Return class means over some of the samples, whose class average is given, and deviations from these."""
+        if samples.all():
+            return self.class_means, self.deviations
+        features = self.features[samples]
+        means = average(features)
+        return means, features - means[average.groups]
 
 
 class SnapshotReader:
     """Turns one record of a recording into class means, deviations and directions."""
 
-    def __init__(self, recording: Recording, layer: str, impact: Impact, group: Grouping) -> None:
-        self.recording, self.layer, self.impact = recording, layer, impact
+    def __init__(
+        self,
+        recording: Recording,
+        layer: str,
+        impact: Impact,
+        group: Grouping,
+        weights: Weights = None,
+        momentum: MomentumFilter | None = None,
+    ) -> None:
+        self.recording, self.layer, self.impact, self.weights = recording, layer, impact, weights
+        self.momentum = momentum
         groups = recording.labels if group == "labels" else recording.given_labels
-        classes, self.groups = np.unique(groups, return_inverse=True)
-        self.n_classes = len(classes)
+        self.classes, self.groups = np.unique(groups, return_inverse=True)
+        self.n_classes = len(self.classes)
         self.average = ClassAverage(self.groups, self.n_classes)
-        _require_classes(recording, self.average.sizes, classes, group)
+        _require_classes(recording, self.average.sizes, self.classes, group)
         _require_impact(recording, layer, impact, self.n_classes, group)
+        self.layers = [layer]
         if impact == "R":
             assert recording.logits is not None  # noqa: S101  (checked by _require_impact)
             self.logits = recording.logits
             self.hidden = layer != recording.logits
             self.target = np.eye(recording.features(recording.logits).shape[2])[recording.given_labels]
+            self.layers += [self.logits] if self.hidden else []
 
-    def read(self, record: int) -> Snapshot:
-        """Read a record; raise InputError where it is not finite."""
+    def average_over(self, samples: Bool[np.ndarray, " sample"]) -> ClassAverage | None:
+        """Return class averages over some samples, or None if they are fewer than two of some class."""
+        if samples.all():
+            return self.average
+        groups = self.groups[samples]
+        if np.bincount(groups, minlength=self.n_classes).min() < MINIMAL_SAMPLES:
+            return None
+        return ClassAverage(groups, self.n_classes)
+
+    def read(self, record: int) -> tuple[Bool[np.ndarray, " sample"], Snapshot | None]:
+        """Read a record: which samples it holds, and what is made of them; None if some class has fewer than two.
+
+        A sample counts as held if every layer that the impact needs holds it. With momentum records are read in order.
+
+        Raises
+        ------
+        InputError
+            Where a value is infinite or only part of a sample's features is NaN.
+        """
         features = read_record(self.recording, self.layer, record)
-        means = self.average(features)
-        directions, sample_impact = self._directions(record, features, means)
-        return Snapshot(means, features - means[self.groups], directions, self.average.f_statistic(sample_impact))
+        logits = features
+        if self.impact == "R" and self.hidden:
+            logits = read_record(self.recording, self.logits, record)
+        present = present_samples(features) & present_samples(logits)
+        average = self.average_over(present)
+        if average is None:
+            return present, None
+        held = features[present]
+        means = average(held)
+        directions, sample_impact = self._directions(record, average, held, means, logits[present], present)
+        deviations = held - means[average.groups]
+        if not present.all():
+            deviations, inside = np.full_like(features, np.nan), deviations
+            deviations[present] = inside
+        f_statistic = average.f_statistic(sample_impact)
+        return present, Snapshot(means, deviations, directions, f_statistic, features, present)
 
     def _directions(
-        self, record: int, features: Float[np.ndarray, "sample feature"], means: Float[np.ndarray, "class_ feature"]
-    ) -> tuple[IntervalDirections, Float[np.ndarray, "sample value"]]:
+        self,
+        record: int,
+        average: ClassAverage,
+        features: Float[np.ndarray, "held feature"],
+        means: Float[np.ndarray, "class_ feature"],
+        logits: Float[np.ndarray, "held given_class"],
+        present: Bool[np.ndarray, " sample"],
+    ) -> tuple[IntervalDirections, Float[np.ndarray, "held value"]]:
         if self.impact == "I":
-            return isotropic_directions(means), features
+            drive, share = self._drive(record, means)
+            return with_less_feedback(isotropic_directions(drive, self.weights), share), features
         if self.impact == "L":
-            axes = simplex_directions(self.n_classes)[self.groups]
-            return logits_directions(means), (features * axes).sum(axis=1, keepdims=True) * axes
-        logits = read_record(self.recording, self.logits, record) if self.hidden else features
+            axes = simplex_directions(self.n_classes)[average.groups]
+            return logits_directions(means, self.weights), (features * axes).sum(axis=1, keepdims=True) * axes
         probabilities = softmax(logits)
-        residuals = self.target - probabilities
-        mean_probability = self.average(probabilities)
-        scatter = self.average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
+        residuals = self.target[present] - probabilities
+        class_probability = average(probabilities)
+        scatter = average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
         n_given = logits.shape[1]
-        curvature = np.diag(mean_probability.mean(axis=0)) - scatter.mean(axis=0).reshape(n_given, n_given)
+        mean_probability = weighted(class_probability, self.weights).mean(axis=0)
+        mean_scatter = weighted(scatter, self.weights).mean(axis=0)
+        curvature = np.diag(mean_probability) - mean_scatter.reshape(n_given, n_given)
         weight = self._classifier_weight(record) if self.hidden else None
-        return residual_directions(self.average(residuals), curvature, weight), residuals
+        drive, share = self._drive(record, average(residuals))
+        directions = residual_directions(weighted(drive, self.weights), curvature, weight)
+        return with_less_feedback(directions, share), residuals
+
+    def _drive(
+        self, record: int, impacts: Float[np.ndarray, "class_ value"]
+    ) -> tuple[Float[np.ndarray, "class_ value"], float]:
+        """Return what drives the interval that starts at a record, and the share of it that feeds back."""
+        return (impacts, 1.0) if self.momentum is None else self.momentum.drive(record, impacts)
 
     def _classifier_weight(self, record: int) -> Float[np.ndarray, "given_class feature"]:
         assert self.recording.classifier is not None  # noqa: S101  (checked by _require_impact)
@@ -141,7 +235,7 @@ def _require_classes(
             f"{recording.path}: /{group} holds one class only, so there is nothing to "
             "tell apart; group otherwise (--group)"
         )
-    if sizes.min() < 2:
+    if sizes.min() < MINIMAL_SAMPLES:
         raise InputError(
             f"{recording.path}: class {classes[sizes.argmin()]} by {group} has a single sample, so nothing can be said "
             "of its spread; probe at least two samples of each class, or group otherwise (--group)"

@@ -11,6 +11,7 @@ the residual variance. Fitting therefore costs the same for 300 and for 3,000,00
 tests/lesde_infer/test_statistics.py holds the collapsed density against the density of all samples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,14 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
+from lesde_infer.interval_products import IntervalProducts, StratumProducts
+from lesde_infer.missing import MissingCounter, MissingData
+from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_dimension import EffectiveDimension
-from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
+from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
+from lesde_infer.time_axis import TimeChoice, time_axis
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 
@@ -87,19 +93,24 @@ class WithinStatistics:
         log of the residual variance per dimension over the interval (of σ̂ᵢ²Δ), in squared feature units.
     log_growth_error : array, shape (time,)
         Standard error of the log growth.
-    dimension : int
-        (n − K)p.
+    dimensions : array, shape (time,)
+        (n − K)p, n being the samples that both ends of the interval hold.
     """
 
     log_growth: Float[np.ndarray, " time"]
     log_variance: Float[np.ndarray, " time"]
     log_growth_error: Float[np.ndarray, " time"]
-    dimension: int
+    dimensions: Int[np.ndarray, " time"]
 
     @property
-    def log_variance_error(self) -> float:
+    def dimension(self) -> int:
+        """The largest of `dimensions`: that of all intervals, where no sample is missing."""
+        return int(self.dimensions.max())
+
+    @property
+    def log_variance_error(self) -> Float[np.ndarray, " time"]:
         """Standard error of the log variance: that of the log of a χ² variable, √(2/d)."""
-        return float(np.sqrt(2.0 / self.dimension))
+        return np.sqrt(2.0 / self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -110,12 +121,23 @@ class Statistics:
     ----------
     impact, layer, group : str
         What the statistics are of.
-    steps : array, shape (time + 1,)
+    steps : array, shape (record,)
         Optimizer steps done at each record.
-    times : array, shape (time + 1,)
-        Time of each record, in the recording's unit.
+    times : array, shape (record,)
+        Time of each record.
+    time_unit : str
+        Unit of time (`lesde_infer.time_axis`).
+    starts, stops : array, shape (time,)
+        Records at which each interval starts and stops. Intervals are those between one record and the next, less those
+        that were dropped (`lesde_infer.missing`); without gaps they tile the record.
     class_sizes : array, shape (class,)
         Recorded samples per class.
+    start_samples : array, shape (time,)
+        Samples that the record at each interval's start holds.
+    frequencies : array, shape (class,), or None
+        Sampling frequencies π_l, by which impacts are weighted; None if balanced.
+    drive : {"instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum (`lesde_infer.momentum`).
     n_features : int
         Width of the layer.
     contrast, shared : StratumStatistics
@@ -130,6 +152,8 @@ class Statistics:
     impact_persistence : array, shape (time,)
         Cosine between the contrasts of the impact at an interval's start and at its end, products and squares summed
         over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
+    missing : MissingData
+        What was left out.
     """
 
     impact: Impact
@@ -137,7 +161,12 @@ class Statistics:
     group: Grouping
     steps: Int[np.ndarray, " record"]
     times: Float[np.ndarray, " record"]
+    time_unit: TimeChoice
+    starts: Int[np.ndarray, " time"]
+    start_samples: Int[np.ndarray, " time"]
     class_sizes: Int[np.ndarray, " class_"]
+    frequencies: Float[np.ndarray, " class_"] | None
+    drive: Drive
     n_features: int
     contrast: StratumStatistics
     shared: StratumStatistics
@@ -145,6 +174,12 @@ class Statistics:
     within: WithinStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
+    missing: MissingData
+
+    @property
+    def stops(self) -> Int[np.ndarray, " time"]:
+        """Record at which each interval stops."""
+        return self.starts + 1
 
     @property
     def n_classes(self) -> int:
@@ -154,21 +189,29 @@ class Statistics:
     @property
     def lengths(self) -> Float[np.ndarray, " time"]:
         """Length Δ of each interval, in units of time."""
-        return np.diff(self.times)
+        return self.times[self.stops] - self.times[self.starts]
 
     @property
     def n_steps(self) -> Int[np.ndarray, " time"]:
         """Optimizer steps in each interval."""
-        return np.diff(self.steps)
+        return self.steps[self.stops] - self.steps[self.starts]
 
     @property
     def midpoints(self) -> Float[np.ndarray, " time"]:
         """Midpoint of each interval, in units of time."""
-        return (self.times[1:] + self.times[:-1]) / 2
+        return (self.times[self.stops] + self.times[self.starts]) / 2
 
 
 def compute_statistics(
-    recording: Recording, layer: str, impact: Impact, *, group: Grouping = "labels", until: int | None = None
+    recording: Recording,
+    layer: str,
+    impact: Impact,
+    *,
+    group: Grouping = "labels",
+    until: int | None = None,
+    frequencies: Sequence[float] | None = None,
+    time: TimeChoice = "recorded",
+    drive: DriveChoice = "auto",
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -184,11 +227,19 @@ def compute_statistics(
         Which labels define the classes. Residuals always use the given labels, since the optimizer sees nothing else.
     until : int, optional
         Use records up to this optimizer step only.
+    frequencies : sequence of float, optional
+        π_l with which training draws the classes of the grouping; by default as recorded
+        (`lesde_infer.frequencies`).
+    time : {"recorded", "steps", "learning_rate"}
+        Unit of time, see `lesde_infer.time_axis`.
+    drive : {"auto", "instantaneous", "filtered"}
+        Whether impacts are filtered by the memory of momentum, see `lesde_infer.momentum`.
 
     Raises
     ------
     InputError
-        If the impact needs what the recording lacks, features are not finite, or fewer than two records remain.
+        If the impact needs what the recording lacks, features are infinite or NaN in part (samples that are missing as
+        a whole are left out, `lesde_infer.missing`), or fewer than two records or no interval remain.
     """
     steps = recording.steps if until is None else recording.steps[recording.steps <= until]
     if len(steps) < 2:
@@ -196,101 +247,85 @@ def compute_statistics(
         raise InputError(
             f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
         )
-    reader = SnapshotReader(recording, layer, impact, group)
-    intervals = []
-    contrast_noise, shared_noise = EffectiveDimension(), EffectiveDimension()
-    before = reader.read(0)
+    shares = class_frequencies(recording, group, frequencies)
+    momentum = momentum_filter(recording, drive, impact, steps)
+    reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
+    axis = time_axis(recording, time)
+    times = axis.times[: len(steps)]
+    intervals, starts, start_samples = [], [], []
+    noise = EffectiveDimension(), EffectiveDimension()  # of contrasts, and of the mean over classes
+    missing = MissingCounter(reader.groups, reader.n_classes, steps)
+    held, before = reader.read(0)
+    missing.add_record(0, held)
     for record in range(1, len(steps)):
-        after = reader.read(record)
-        intervals.append(_Interval.between(before, after))
-        increment, n_steps = after.class_means - before.class_means, int(steps[record] - steps[record - 1])
-        mean, directions = increment.mean(axis=0), before.directions
-        contrast_noise.add(increment - mean, directions.contrast.sum(axis=0), n_steps)
-        shared_noise.add(mean, directions.shared.sum(axis=0), n_steps)
+        held_before, (held, after) = held, reader.read(record)
+        missing.add_record(record, held)
+        common = held_before & held
+        average = reader.average_over(common)
+        if times[record] <= times[record - 1]:
+            missing.add_standing(record - 1)
+        elif average is None:
+            missing.add_dropped(record - 1, common, MINIMAL_SAMPLES)
+        else:
+            assert before is not None  # noqa: S101  (it holds all samples that both hold)
+            assert after is not None  # noqa: S101
+            n_steps = int(steps[record] - steps[record - 1])
+            intervals.append(IntervalProducts.between(before, after, average, common, n_steps, noise))
+            starts.append(record - 1)
+            start_samples.append(int(np.count_nonzero(held_before)))
         before = after
-    n_features, sizes = before.class_means.shape[1], reader.average.sizes
-    n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
+    if not held.any():
+        for name in reader.layers:
+            recording.check_finite(name, until)  # training that diverged is not a gap at the end
+    _require_intervals(recording, len(intervals), missing.result(), reader.classes)
+    n_features, sizes = recording.features(layer).shape[2], reader.average.sizes
+    dimensions = np.array([(interval.n_samples - len(sizes)) * n_features for interval in intervals])
     return Statistics(
         impact=impact,
         layer=layer,
         group=group,
         steps=steps,
-        times=recording.time[: len(steps)],
+        times=times,
+        time_unit=axis.unit,
+        starts=np.array(starts),
+        start_samples=np.array(start_samples),
         class_sizes=sizes,
+        frequencies=shares,
+        drive="instantaneous" if momentum is None else "filtered",
         n_features=n_features,
-        contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features, contrast_noise),
-        shared=_stack([interval.shared for interval in intervals], n_features, shared_noise),
+        contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features, noise[0]),
+        shared=_stack([interval.shared for interval in intervals], n_features, noise[1]),
         pattern=PatternStatistics(
             coordinates=np.stack([interval.coordinates for interval in intervals]),
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
+        within=_within_statistics(np.array([interval.within for interval in intervals]), dimensions),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
+        missing=missing.result(),
     )
 
 
-@dataclass(frozen=True)
-class _Products:
-    """Inner products of one interval and stratum; see `StratumStatistics`."""
-
-    direction_square: Float[np.ndarray, " component"]
-    direction_increment: Float[np.ndarray, " component"]
-    increment_square: float
-    feedback: Float[np.ndarray, " component"]
-
-
-@dataclass(frozen=True)
-class _Interval:
-    """Inner products of one interval."""
-
-    contrast: _Products
-    shared: _Products
-    coordinates: Float[np.ndarray, "axis class_"]
-    increments: Float[np.ndarray, "axis class_"]
-    axis_feedback: Float[np.ndarray, " axis"]
-    within: tuple[float, float, float]
-    """|deviations|², ⟨deviations, change⟩ and |change|²."""
-    impact_f: float
-    impact_products: tuple[float, float, float]
-    """Product of the contrasts of the impact at start and end, and their squares."""
-
-    @classmethod
-    def between(cls, before: Snapshot, after: Snapshot) -> "_Interval":
-        increment = after.class_means - before.class_means
-        mean = increment.mean(axis=0)
-        contrast = increment - mean
-        directions = before.directions
-        change = after.deviations - before.deviations
-        start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
-        return cls(
-            contrast=_Products(
-                (directions.contrast**2).sum(axis=(1, 2)),
-                (directions.contrast * contrast).sum(axis=(1, 2)),
-                float((contrast**2).sum()),
-                directions.contrast_feedback,
-            ),
-            shared=_Products(
-                (directions.shared**2).sum(axis=1),
-                directions.shared @ mean,
-                float((mean**2).sum()),
-                directions.shared_feedback,
-            ),
-            coordinates=directions.coordinates.T,
-            increments=directions.axes @ contrast.T,
-            axis_feedback=directions.axis_feedback,
-            within=(
-                float(np.vdot(before.deviations, before.deviations)),
-                float(np.vdot(before.deviations, change)),
-                float(np.vdot(change, change)),
-            ),
-            impact_f=before.impact_f,
-            impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
+def _require_intervals(
+    recording: Recording, n_intervals: int, missing: MissingData, classes: Int[np.ndarray, " class_"]
+) -> None:
+    """Raise InputError where gaps leave no interval."""
+    if n_intervals:
+        return
+    if not missing.n_dropped_intervals:
+        raise InputError(
+            f"{recording.path}: no time passes between any two records (learning rate 0?); use --time steps"
         )
+    lacking = int(np.argmax(missing.dropped_by_class))
+    raise InputError(
+        f"{recording.path}: no two records in a row hold the same two samples of each class: class {classes[lacking]} "
+        f"lacks them in {missing.dropped_by_class[lacking]} of {missing.n_dropped_intervals} intervals; record again, "
+        "or leave out what is missing from the probe"
+    )
 
 
-def _stack(products: list[_Products], dimension: int, noise: EffectiveDimension) -> StratumStatistics:
+def _stack(products: list[StratumProducts], dimension: int, noise: EffectiveDimension) -> StratumStatistics:
     return StratumStatistics(
         direction_square=np.stack([p.direction_square for p in products]),
         direction_increment=np.stack([p.direction_increment for p in products]),
@@ -310,7 +345,7 @@ def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " t
     return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
 
 
-def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) -> WithinStatistics:
+def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: Int[np.ndarray, " time"]) -> WithinStatistics:
     """Least-squares growth of the deviations, and what it leaves.
 
     A change of sign of the deviations (a factor below zero) cannot be a growth; the factor is floored at 10⁻³ there.
@@ -326,5 +361,5 @@ def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) ->
         log_growth=np.log(growth),
         log_variance=np.log(variance),
         log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)) / growth,
-        dimension=dimension,
+        dimensions=dimension,
     )

@@ -47,6 +47,7 @@ from data_tools.recorded_elasticity import RecordedElasticity
 from data_tools.recording import Recording
 from lesde_infer.explained_drift import ExplainedDrift, explained_drift, time_per_step
 from lesde_infer.fitted_run import check_same_run
+from lesde_infer.frequencies import class_weights
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -197,8 +198,9 @@ def check_truth(fit: "Fit", recording: str | os.PathLike[str] | Recording, *, n_
         raise InputError(f"n_windows is {n_windows}; give a whole number from 1 on")
     with nullcontext(recording) if isinstance(recording, Recording) else Recording(recording) as opened:
         measured = _measured(fit, opened)
-        rates = measured.onestep_rates()
-        tangent = measured.tangent_rates()
+        weights = class_weights(fit.settings.class_frequencies)
+        rates = measured.onestep_rates(weights)
+        tangent = measured.tangent_rates(weights)
         explained = explained_drift(fit, measured)
     tangent = np.full(rates.rate.shape, np.nan) if tangent is None else tangent
     edges = np.rint(np.linspace(fit.steps[0], fit.steps[-1], n_windows + 1)).astype(np.int64)
@@ -236,7 +238,7 @@ def gamma_per_step(fit: "Fit") -> Float[np.ndarray, "draw time"]:
 
 def interval_middles(fit: "Fit") -> Float[np.ndarray, " time"]:
     """Return the middle of each fitted interval, in optimizer steps."""
-    return (fit.steps[1:] + fit.steps[:-1]) / 2.0
+    return (fit.steps[fit.interval_starts + 1] + fit.steps[fit.interval_starts]) / 2.0
 
 
 def median_rate(rates: SeparationRates, inside: Bool[np.ndarray, " snapshot"]) -> tuple[float, float]:

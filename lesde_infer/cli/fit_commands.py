@@ -12,14 +12,18 @@ from lesde_infer.cli.moments_command import moments_beside_posterior, show_besid
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
+    DriveOption,
     ElasticityOption,
     ForceOption,
+    FrequenciesOption,
     GroupOption,
     ImpactOption,
     JsonOption,
     LayerOption,
     SeedOption,
+    TimeOption,
     UntilOption,
+    numbers,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 from lesde_infer.cli.report_command import is_recording
@@ -48,6 +52,9 @@ def fit(
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
     until: UntilOption = None,
+    class_frequencies: FrequenciesOption = None,
+    time: TimeOption = "recorded",
+    drive: DriveOption = "auto",
     seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
@@ -69,6 +76,9 @@ def fit(
             curve=curve,
             group=group,
             until=until,
+            class_frequencies=None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
+            time=time,
+            drive=drive,
             seed=seed,
             allow_unconverged=allow_unconverged,
             progress=show,
@@ -124,11 +134,12 @@ def check(
 def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None:
     """Print the verdict, the curves at a few steps, and what to doubt."""
     from lesde_infer.prior_sensitivity import THRESHOLD
+    from lesde_infer.time_axis import TIME_UNITS
 
     if not summary["converged"]:
         note("this fit did NOT converge; its numbers cannot be trusted")
     console.print(result.verdict().sentence)
-    console.print(_curve_table(summary["curves"]))
+    console.print(_curve_table(summary["curves"], TIME_UNITS[summary["time_unit"]]))
     tail = summary["tail_index"]
     console.print(f"P(γ > 0 at the end)      {summary['probability_gamma_positive']:.3f}")
     console.print(f"P(all classes separable) {summary['probability_separable']:.3f}")
@@ -150,6 +161,13 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
                 f"prior sensitivity of {quantity}: {found['diagnosis']} "
                 f"(prior {found['prior']:.2f}, likelihood {found['likelihood']:.2f}; threshold {THRESHOLD})"
             )
+    if summary["drive"] == "filtered":
+        console.print("drive                    impacts filtered by the memory of momentum")
+    shares = summary["class_frequencies"]
+    if len(set(shares)) > 1:
+        console.print(
+            f"sampling frequencies     {', '.join(f'{share:.3g}' for share in shares)}: impacts are weighted by them"
+        )
     show_beside_posterior(summary, console)
     for flag in summary["flags"]:
         console.print(f"flag {flag['name']}, steps {flag['start_step']} to {flag['stop_step']}: {flag['message']}")
@@ -175,9 +193,9 @@ def show_check(result: dict[str, Any], console: "Console") -> None:
     )
 
 
-def _curve_table(curves: dict[str, Any]) -> "Table":
+def _curve_table(curves: dict[str, Any], unit: str) -> "Table":
     names = [name for name in ("gamma", "alpha", "beta", "kappa") if name in curves]
-    table = plain_table("Rates per step: median (90 % interval)")
+    table = plain_table(f"Rates per {unit}: median (90 % interval)")
     table.add_column("step", justify="right")
     for name in names:
         table.add_column({"gamma": "γ = α − β", "alpha": "α", "beta": "β", "kappa": "κ"}[name], justify="right")

@@ -45,10 +45,12 @@ def describe(path: Path) -> dict[str, Any]:
     -------
     dict
         ``file``, ``n_records``, ``n_samples``, ``n_classes``, ``samples_per_class``, ``n_relabelled`` (samples trained
-        under another label), ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most
-        frequent first), ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``is_logits`` and ``problem``, None if
-        a model can be fitted to it), ``has_classifier``, ``scalars`` (``first`` and ``last`` by name), ``loss`` (the
-        curve, thinned, None if there is none), ``provenance``.
+        under another label), ``class_frequencies`` (shares of the classes in training, None if not recorded),
+        ``first_step``, ``last_step``, ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``layers``
+        (list of ``name``, ``n_features``, ``dtype``, ``is_logits``, ``problem``, None if a model can be fitted to it,
+        and ``missing``, how many times a sample's features are missing: ``n_samples``, at ``n_records`` records from
+        step ``first_step`` on, None if never), ``has_classifier``, ``scalars`` (``first`` and ``last`` by name),
+        ``loss`` (the curve, thinned, None if there is none), ``provenance``.
 
     Raises
     ------
@@ -65,6 +67,7 @@ def describe(path: Path) -> dict[str, Any]:
             "n_classes": recording.n_classes,
             "samples_per_class": np.bincount(recording.labels, minlength=recording.n_classes).tolist(),
             "n_relabelled": int(np.count_nonzero(recording.labels != recording.given_labels)),
+            "class_frequencies": None if recording.class_frequencies is None else recording.class_frequencies.tolist(),
             "first_step": int(recording.steps[0]),
             "last_step": int(recording.steps[-1]),
             "intervals": [{"steps": steps, "count": count} for steps, count in counts.most_common()],
@@ -74,7 +77,7 @@ def describe(path: Path) -> dict[str, Any]:
                     "n_features": recording.features(layer).shape[2],
                     "dtype": str(recording.features(layer).dtype),
                     "is_logits": layer == recording.logits,
-                    "problem": _problem(recording, layer),
+                    **_health(recording, layer),
                 }
                 for layer in recording.layers
             ],
@@ -102,9 +105,16 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
         "samples": f"{description['n_samples']} of {description['n_classes']} classes ({per_class})"
         + (f", {relabelled} trained under another label" if relabelled else ""),
     }
+    if shares := description["class_frequencies"]:
+        rows["in training"] = "classes have shares " + ", ".join(f"{share:.3g}" for share in shares)
     for layer in description["layers"]:
         role = ", the logits" if layer["is_logits"] else ""
         health = "finite" if layer["problem"] is None else f"NOT USABLE: {layer['problem']}"
+        if missing := layer["missing"]:
+            health += (
+                f"; samples are missing {missing['n_samples']} times, at {missing['n_records']} records from step "
+                f"{missing['first_step']} on, and are left out there"
+            )
         rows[f"layer {layer['name']}"] = f"{layer['n_features']} features ({layer['dtype']}){role}; {health}"
     rows["classifier"] = "recorded" if description["has_classifier"] else "not recorded"
     for name, ends in description["scalars"].items():
@@ -134,10 +144,14 @@ def _thinned(values: Float[np.ndarray, " time"]) -> Float[np.ndarray, " kept"]:
     return values[kept]
 
 
-def _problem(recording: Recording, layer: str) -> str | None:
-    """Return why no model can be fitted to a layer, or None."""
+def _health(recording: Recording, layer: str) -> dict[str, Any]:
+    """Return why no model can be fitted to a layer, as ``problem``, and what is ``missing``; None if nothing."""
     try:
-        recording.check_finite(layer)
+        missing = recording.check_finite(layer)
     except InputError as error:
-        return str(error).removeprefix(f"{recording.path}: ")
-    return None
+        return {"problem": str(error).removeprefix(f"{recording.path}: "), "missing": None}
+    lacking = np.flatnonzero(missing)
+    if not lacking.size:
+        return {"problem": None, "missing": None}
+    found = {"n_samples": int(missing.sum()), "n_records": int(lacking.size)}
+    return {"problem": None, "missing": {**found, "first_step": int(recording.steps[lacking[0]])}}

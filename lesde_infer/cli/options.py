@@ -8,6 +8,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from data_tools.errors import InputError
+
 Impact: TypeAlias = Literal["R", "L", "I"]
 Elasticity: TypeAlias = Literal["homogeneous", "matrix"]
 Curve: TypeAlias = Literal["gp", "power", "constant"]
@@ -25,6 +27,23 @@ GroupOption: TypeAlias = Annotated[
     Group, typer.Option(help="Classes by what samples are, or by what they are trained as.")
 ]
 UntilOption: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Use records up to this step only.")]
+FrequenciesOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--class-frequencies",
+        metavar="P,P,…",
+        help="How often training draws each class, with commas; by default as recorded, else equally often.",
+    ),
+]
+Time: TypeAlias = Literal["recorded", "steps", "learning_rate"]
+TimeOption: TypeAlias = Annotated[
+    Time, typer.Option(help="Unit of time: as recorded, optimizer steps, or the sum of lr/(1 − momentum).")
+]
+Drive: TypeAlias = Literal["auto", "instantaneous", "filtered"]
+DriveOption: TypeAlias = Annotated[
+    Drive,
+    typer.Option(help="Impacts as they are, or filtered by the memory of momentum; by default where that is due."),
+]
 SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Fixes all that is random.")]
 JsonOption: TypeAlias = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output.")
@@ -33,3 +52,17 @@ ForceOption: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace f
 AllowUnconvergedOption: TypeAlias = Annotated[
     bool, typer.Option("--allow-unconverged", help="Keep a fit whose sampler missed its target, marked as such.")
 ]
+
+
+def numbers(option: str, given: str) -> list[float]:
+    """Return the numbers of a list with commas.
+
+    Raises
+    ------
+    InputError
+        If something in the list is no number.
+    """
+    try:
+        return [float(part) for part in given.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option}: '{given}' is no list of numbers with commas, such as 0.5,0.3,0.2") from error

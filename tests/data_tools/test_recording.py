@@ -262,6 +262,33 @@ def test_values_that_are_not_finite_are_located(path):
             recording.check_finite("fc3", until=10)
 
 
+def test_missing_samples_are_counted_and_not_refused(path):
+    features = example_features()
+    features[1, 0], features[2, :3] = np.nan, np.nan
+    write_recording(path, STEPS, LABELS, {"fc3": features})
+    with Recording(path) as recording:
+        np.testing.assert_array_equal(recording.check_finite("fc3"), [0, 1, 3, 0])
+        np.testing.assert_array_equal(recording.check_finite("fc3", until=1), [0, 1])
+
+
+def test_nothing_but_missing_samples_to_the_end_is_taken_for_divergence(path):
+    features = example_features()
+    features[2:] = np.nan
+    write_recording(path, STEPS, LABELS, {"fc3": features})
+    with Recording(path) as recording:
+        with pytest.raises(InputError, match=r"nothing but NaN from step 10 on: training diverged .* --until 1$"):
+            recording.check_finite("fc3")
+        np.testing.assert_array_equal(recording.check_finite("fc3", until=1), [0, 0])
+
+
+def test_a_sample_that_comes_late_and_never_changes_is_no_change(path):
+    features = np.repeat(example_features()[:1], STEPS.size, axis=0)
+    features[0, 1] = np.nan
+    write_recording(path, STEPS, LABELS, {"fc3": features})
+    with Recording(path) as recording, pytest.raises(InputError, match="the same at every record"):
+        recording.check_finite("fc3")
+
+
 def test_no_record_before_until(path):
     write_recording(path, STEPS + 5, LABELS, {"fc3": example_features()})
     with (

@@ -45,13 +45,15 @@ def test_version(capsys):
 def test_choices_are_those_of_the_library():
     from data_tools.architectures import ArchitectureName
     from data_tools.datasets import DatasetName
-    from lesde_infer import curves, impacts, inference, statistics
+    from lesde_infer import curves, impacts, inference, momentum, statistics, time_axis
 
     for ours, theirs in (
         (options.Impact, impacts.Impact),
         (options.Curve, curves.Curve),
         (options.Group, statistics.Grouping),
         (options.Elasticity, inference.Elasticity),
+        (options.Time, time_axis.TimeChoice),
+        (options.Drive, momentum.DriveChoice),
         (recording_commands.Dataset, DatasetName),
         (recording_commands.Architecture, ArchitectureName),
     ):
@@ -126,9 +128,27 @@ class TestInspect:
         for expected in ("5 of 2 classes (3, 2), 1 trained under another label", "NOT USABLE", "3 → nan"):
             assert expected in captured.err
 
+    def test_counts_samples_that_are_missing_without_calling_them_damaged(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(5, 5, 2))
+        features[1, 3], features[3, 2:4] = np.nan, np.nan
+        path = write_recording(
+            tmp_path / "run.h5", [0, 1, 50, 51, 100], [0, 0, 0, 1, 1], {"out": features}, class_frequencies=[0.6, 0.4]
+        )
+        assert main(["inspect", str(path), "--json", "-"]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        (layer,) = found["layers"]
+        assert layer["problem"] is None
+        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "first_step": 1}
+        printed = " ".join(captured.err.split())
+        assert "finite; samples are missing 3 times, at 2 records from step 1 on" in printed
+        assert "NOT USABLE" not in printed
+        assert found["class_frequencies"] == [0.6, 0.4]
+        assert "classes have shares 0.6, 0.4" in printed
+
     def test_tells_where_features_stop_being_finite(self, tmp_path, capsys):
         features = np.random.default_rng(0).normal(size=(4, 4, 2))
-        features[2:, 0] = np.nan
+        features[2:, :2, 0] = np.nan
         path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
         assert main(["inspect", str(path)]) == 0
         assert "2 values that are infinite or not a number at step 9" in capsys.readouterr().out
@@ -301,6 +321,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
 
     monkeypatch.setattr("lesde_infer.inference.fit", fit)
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
+    given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate", "--drive", "filtered"]
     assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
@@ -310,6 +331,9 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         curve="power",
         group="given_labels",
         until=150,
+        class_frequencies=[0.5, 0.3, 0.2],
+        time="learning_rate",
+        drive="filtered",
         seed=9,
         allow_unconverged=True,
         progress=None,

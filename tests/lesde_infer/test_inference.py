@@ -7,10 +7,13 @@ import pytest
 import xarray as xr
 
 from data_tools.errors import InputError
+from data_tools.recording import Recording
+from data_tools.recording_writer import write_recording
 from lesde_infer import diagnostics, inference
 from lesde_infer.assembly import STRATA
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.inference import ConvergenceError, fit
+from lesde_infer.predictive import check
 from lesde_infer.simulation import simulate
 
 pytestmark = pytest.mark.xdist_group("fit")  # one compilation serves all
@@ -231,3 +234,30 @@ def test_loading_what_is_no_fit_is_refused(recording_path, tmp_path):
     (tmp_path / "text.nc").write_text("not a fit")
     with pytest.raises(InputError, match="no readable fit"):
         load(tmp_path / "text.nc")
+
+
+def test_gaps_are_left_out_counted_and_checked_across(fitted, recording_path, tmp_path):
+    """γ stays where it was, a flag says what is missing, and the run is simulated again through the gap."""
+    with Recording(recording_path) as recording:
+        features, labels = np.asarray(recording.features("logits")[:]), recording.labels
+    features[np.random.default_rng(0).random(features.shape[:2]) < 0.1] = np.nan
+    features[12] = np.nan
+    path = write_recording(tmp_path / "gaps.h5", STEPS, labels, {"logits": features}, logits="logits")
+    gappy = fit(path, curve="constant", seed=3)
+    for name in ("gamma", "kappa"):
+        draws, complete = gappy.posterior[name].isel(time=0), fitted.posterior[name].isel(time=0)
+        assert abs(float(draws.median() - complete.median())) < 1.5 * float(complete.std()), name
+        assert 0.7 < float(draws.std() / complete.std()) < 1.5, name
+    gappy.save(tmp_path / "fit.nc")
+    found = load(tmp_path / "fit.nc").to_json()
+    assert found["missing"]["n_missing_samples"] == np.count_nonzero(np.isnan(features[..., 0]))
+    assert found["missing"]["n_dropped_intervals"] == 2
+    assert (found["time_unit"], found["class_frequencies"]) == ("steps", [1 / 3] * 3)
+    flag = next(flag for flag in found["flags"] if flag["name"] == "missing_data")
+    assert "2 intervals were dropped" in flag["message"]
+    assert (found["n_records"], len(found["curves"]["step"])) == (len(STEPS), len(STEPS) - 3)
+    np.testing.assert_array_equal(found["curves"]["step"], np.delete((STEPS[1:] + STEPS[:-1]) / 2, [11, 12]))
+    assert np.isfinite(found["probability_separable"])
+    result = check(gappy, path, n_draws=20, n_times=4)
+    assert result.horizon_step == STEPS[-1]
+    assert result.p_values["between_norm"][-1] > 0.05

@@ -195,6 +195,7 @@ class TestCompareDrifts:
             ({"class_sizes": (5, 5, 6)}, r"\[5, 5, 5\] samples a class against \[5, 5, 6\]"),
             ({"steps": np.arange(INTERVALS + 1)}, "121 records up to step 1200 against 121 up to step 120"),
             ({"movement": np.ones(INTERVALS)}, "features that move otherwise"),
+            ({"movement": np.linspace(1.0, 2.0, INTERVALS - 2)}, "120 intervals without gaps against 118"),
         ],
     )
     def test_fits_of_other_runs_are_refused(self, data, other, expected):

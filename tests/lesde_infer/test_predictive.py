@@ -61,11 +61,17 @@ class KnownFit:
 
     @property
     def settings(self):
-        return SimpleNamespace(layer=self.layer, impact=self.impact, group=self.group)
+        return SimpleNamespace(
+            layer=self.layer, impact=self.impact, group=self.group, class_frequencies=None, time="recorded"
+        )
 
     @property
     def times(self):
         return self.steps.astype(float)
+
+    @property
+    def interval_starts(self):
+        return np.arange(len(self.steps) - 1)
 
     def interval_rates(self, n_draws, seed):
         ones = np.ones((n_draws, len(self.steps) - 1))
