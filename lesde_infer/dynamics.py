@@ -4,6 +4,9 @@ With D_k the drift of the mean m_k of class k (`lesde_infer.integrators`), sampl
 
     dx_i = D_g dt + κ (x_i − m_g) dt + σ_g dB + σ_c (dB_g − mean_k dB_k) + σ_i (dW_i − class mean of dW).
 
+Where rates tell deviations along the span of the class means from those across it, κ and σ_i are of these parts
+(`lesde_infer.deviations`), the span being that of the simulated class means at the start of each interval.
+
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
 contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
 contrasts of the drift has a scale of its own, apart from noise across them. In each interval between two records a
@@ -18,8 +21,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
+from lesde_infer.deviations import DeviationRates, contrast_axes, move, split
 from lesde_infer.impacts import IMPACTS, Impact
-from lesde_infer.integrators import Classes, Readout, growth, isotropic_means, residual_means, simplex_means
+from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
 
 WORKING_BYTES = 256 * 2**20
@@ -30,10 +34,15 @@ NO_DRIFT = 1e-10
 
 
 class _DrawRates(NamedTuple):
-    """Rates γ, g, κ, noise (Student-t factors included) and pattern of elasticity, of one draw or a batch of them."""
+    """Rates γ, g, noise of class means (Student-t factors included), deviations by part, and pattern of elasticity.
+
+    Of one draw, or a batch of them.
+    """
 
     drift: Float[Array, "*draw rate interval"]
     sd: Float[Array, "*draw stratum interval"]
+    kappa: Float[Array, "*draw part interval"]
+    individual_sd: Float[Array, "*draw part interval"]
     pattern: Float[Array, "*draw interval class_ class_"] | None
 
 
@@ -134,13 +143,15 @@ def simulate_records(
 
 def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int) -> _DrawRates:
     """Collect what a batch of draws needs, and draw the Student-t factors of its noise."""
-    drift = [rates.gamma, rates.global_rate, rates.kappa]
     names = ("global", "class", "impact", "individual")
-    sd = np.stack([getattr(rates, f"{name}_sd") for name in names], axis=1)[draws]
     dof = np.stack([getattr(rates, f"{name}_dof") for name in names], axis=1)[draws]
-    scales = sd * _student_factors(seed, draws, dof, rates.n_intervals)
+    factors = _student_factors(seed, draws, dof, rates.n_intervals)
+    drift = np.stack([rates.gamma, rates.global_rate], axis=1)[draws]
+    scales = factors[:, :3] * np.stack([rates.global_sd, rates.class_sd, rates.impact_sd], axis=1)[draws]
+    kappa, individual_sd = rates.deviation_parts
+    individual = factors[:, 3:] * individual_sd[draws]
     pattern = None if rates.pattern is None else jnp.asarray(rates.pattern[draws])
-    return _DrawRates(jnp.asarray(np.stack(drift, axis=1)[draws]), jnp.asarray(scales), pattern)
+    return _DrawRates(*(jnp.asarray(part) for part in (drift, scales, kappa[draws], individual)), pattern)
 
 
 def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
@@ -200,7 +211,10 @@ def _run_draw(
 
     def one_interval(interval: Int[Array, ""], state: State) -> State:
         means, deviations = state
-        gamma, global_rate, kappa = rates.drift[:, interval]
+        gamma, global_rate = rates.drift[:, interval]
+        own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval])
+        axes = contrast_axes(means, jnp) if own.kappa.size > 1 else None
+        parts = split(deviations, axes)
         length = lengths[interval]
         pattern = None if rates.pattern is None else rates.pattern[interval]
         if impact == "I":
@@ -211,25 +225,24 @@ def _run_draw(
             readout = jax.tree.map(lambda part: part[interval], readouts)
             moved = residual_means(
                 means,
-                deviations,
+                parts,
                 gamma,
                 global_rate,
-                kappa,
+                own.kappa,
                 length,
                 readout=readout,
                 classes=classes,
                 substeps=substeps,
                 pattern=pattern,
             )
-        stretched = growth(kappa * length) * deviations
         if not noise:
-            return moved, stretched
+            return moved, move(parts, own, length, None)
         interval_key = jax.random.fold_in(key, interval)
         # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as they are where none moves.
         is_split = impact != "L" and pattern is None
         drift = moved - means if is_split else jnp.zeros_like(means)
         class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
-        return moved + class_noise, stretched + individual_noise
+        return moved + class_noise, move(parts, own, length, split(individual_noise, axes))
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state
@@ -268,7 +281,7 @@ def _stratified_noise(
     drift: Float[Array, "class_ feature"],
     classes: Classes,
 ) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
-    """Draw one interval's noise of the class means (global and class strata) and of the deviations.
+    """Draw one interval's noise of the class means (global and class strata), and that of deviations at unit scale.
 
     Contrasts have a scale of their own along the contrast of the interval's drift, if there is any but rounding.
     """
@@ -283,7 +296,7 @@ def _stratified_noise(
     along = jnp.where(has_direction, along - along.mean(axis=0), 0.0)
     deviations = individual - (individual @ classes.averages)[:, classes.groups]
     class_noise = scales[1] * contrasts + (scales[2] - scales[1]) * along
-    return scales[0] * common + class_noise, scales[3] * deviations
+    return scales[0] * common + class_noise, deviations
 
 
 def _classes(groups: Int[np.ndarray, "sample"], given_labels: Int[np.ndarray, "sample"], n_classes: int) -> Classes:
