@@ -5,7 +5,8 @@ With D_k the drift of the mean m_k of class k (`lesde_infer.integrators`), sampl
     dx_i = D_g dt + κ (x_i − m_g) dt + σ_g dB + σ_c (dB_g − mean_k dB_k) + σ_i (dW_i − class mean of dW).
 
 Where rates tell deviations along the span of the class means from those across it, κ and σ_i are of these parts
-(`lesde_infer.deviations`), the span being that of the simulated class means at the start of each interval.
+(`lesde_infer.deviations`), the span being that of the simulated class means at the start of each interval; under R
+samples may besides be pulled by their own residuals.
 
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
 contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
-from lesde_infer.deviations import DeviationRates, contrast_axes, move, split
+from lesde_infer.deviations import DeviationRates, contrast_axes, move, orthogonal_push, residual_push, split
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
@@ -43,6 +44,7 @@ class _DrawRates(NamedTuple):
     sd: Float[Array, "*draw stratum interval"]
     kappa: Float[Array, "*draw part interval"]
     individual_sd: Float[Array, "*draw part interval"]
+    pull: Float[Array, "*draw interval"] | None
     pattern: Float[Array, "*draw interval class_ class_"] | None
 
 
@@ -112,6 +114,8 @@ def simulate_records(
     kept = np.asarray(keep)
     _check_samples(first, groups, given_labels, n_classes)
     _check_intervals(lengths, rates, kept)
+    if rates.pull is not None and impact != "R":
+        raise InputError(f"rates: samples are pulled by residuals, which impact {impact} has none of; use impact R")
     if impact not in IMPACTS:
         raise InputError(f"impact is {impact!r}; give one of {', '.join(IMPACTS)}")
     if seed < 0:
@@ -126,6 +130,7 @@ def simulate_records(
         _run_batch,
         first=jnp.asarray(first),
         classes=_classes(groups, given_labels, n_classes),
+        given=jnp.asarray(given_labels),
         lengths=jnp.asarray(lengths),
         readouts=readouts,
         records=jnp.asarray(records),
@@ -151,7 +156,15 @@ def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int
     kappa, individual_sd = rates.deviation_parts
     individual = factors[:, 3:] * individual_sd[draws]
     pattern = None if rates.pattern is None else jnp.asarray(rates.pattern[draws])
-    return _DrawRates(*(jnp.asarray(part) for part in (drift, scales, kappa[draws], individual)), pattern)
+    pull = None if rates.pull is None else jnp.asarray(rates.pull[draws])
+    return _DrawRates(
+        drift=jnp.asarray(drift),
+        sd=jnp.asarray(scales),
+        kappa=jnp.asarray(kappa[draws]),
+        individual_sd=jnp.asarray(individual),
+        pull=pull,
+        pattern=pattern,
+    )
 
 
 def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
@@ -170,6 +183,7 @@ def _run_batch(
     *,
     first: Float[Array, "sample feature"],
     classes: Classes,
+    given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     readouts: Readout | None,
     records: Int[Array, "kept"],
@@ -183,6 +197,7 @@ def _run_batch(
         _run_draw,
         first=first,
         classes=classes,
+        given=given,
         lengths=lengths,
         readouts=readouts,
         records=records,
@@ -199,6 +214,7 @@ def _run_draw(
     *,
     first: Float[Array, "sample feature"],
     classes: Classes,
+    given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     readouts: Readout | None,
     records: Int[Array, "kept"],
@@ -212,17 +228,21 @@ def _run_draw(
     def one_interval(interval: Int[Array, ""], state: State) -> State:
         means, deviations = state
         gamma, global_rate = rates.drift[:, interval]
-        own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval])
+        pull = None if rates.pull is None else rates.pull[interval]
+        own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval], pull)
         axes = contrast_axes(means, jnp) if own.kappa.size > 1 else None
         parts = split(deviations, axes)
         length = lengths[interval]
-        pattern = None if rates.pattern is None else rates.pattern[interval]
+        pattern, push = None if rates.pattern is None else rates.pattern[interval], None
         if impact == "I":
             moved = isotropic_means(means, gamma, global_rate, length, pattern)
         elif impact == "L":
             moved = simplex_means(means, gamma, global_rate, length, pattern)
         else:
             readout = jax.tree.map(lambda part: part[interval], readouts)
+            if pull is not None:
+                features = means[classes.groups].T + deviations
+                push = orthogonal_push(parts, residual_push(features, readout, classes, given), axes)
             moved = residual_means(
                 means,
                 parts,
@@ -236,13 +256,13 @@ def _run_draw(
                 pattern=pattern,
             )
         if not noise:
-            return moved, move(parts, own, length, None)
+            return moved, move(parts, own, length, push=push, noise=None)
         interval_key = jax.random.fold_in(key, interval)
         # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as they are where none moves.
         is_split = impact != "L" and pattern is None
         drift = moved - means if is_split else jnp.zeros_like(means)
         class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
-        return moved + class_noise, move(parts, own, length, split(individual_noise, axes))
+        return moved + class_noise, move(parts, own, length, push=push, noise=split(individual_noise, axes))
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state

@@ -18,6 +18,7 @@ from lesde_infer._jax import jax
 from lesde_infer.assembly import Stratum, Submodel, assemble, locate
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve, prior_width
+from lesde_infer.deviations import Within
 from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
@@ -47,6 +48,7 @@ def fit(
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
     group: Grouping = "labels",
+    within: Within = "isotropic",
     until: int | None = None,
     seed: int = 0,
     n_chains: int = CHAINS,
@@ -71,6 +73,11 @@ def fit(
         How rates and noise change in time (`lesde_infer.curves`).
     group : {"labels", "given_labels"}
         Classes by what samples are, or by what they are trained as.
+    within : {"isotropic", "spanned"}
+        Deviations from class means: alike in all directions, or apart along the span of the class means and across it
+        (`lesde_infer.deviations`), and, under R, pulled by the residuals of single samples. If they are apart,
+        ``kappa`` and ``individual_scale`` of the posterior are those along the span, which is the κ that theory
+        compares with γ/K, ``kappa_across`` and ``individual_scale_across`` those across it, and ``pull`` is η.
 
     Other Parameters
     ----------------
@@ -93,11 +100,15 @@ def fit(
         If the posterior misses its limits even with four times the draws (`lesde_infer.diagnostics`).
     """
     _check_choices(
-        impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
+        impact=(impact, Impact),
+        curve=(curve, Curve),
+        group=(group, Grouping),
+        elasticity=(elasticity, Elasticity),
+        within=(within, Within),
     )
     started = time.perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
-        settings = Settings(recording.choose_layer(layer), impact, elasticity, curve, group, seed, until)
+        settings = Settings(recording.choose_layer(layer), impact, elasticity, curve, group, seed, until, within)
         statistics = compute_statistics(recording, settings.layer, impact, group=group, until=until)
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
@@ -153,7 +164,7 @@ def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
     """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
-    submodels = assemble(statistics, settings.curve, settings.elasticity)
+    submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
     sampler.run_until(n_draws, progress)

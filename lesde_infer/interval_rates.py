@@ -34,6 +34,9 @@ class IntervalRates:
     kappa_across, individual_sd_across
         Growth and individual noise across the span of the class means (`lesde_infer.deviations`), both or neither;
         `kappa` and `individual_sd` are then those along it. None if deviations are alike in all directions.
+    pull
+        Rate η, in the unit of `gamma`, at which samples are moved by their own residuals besides what moves their class
+        (`lesde_infer.deviations`); for impact R. None if they are not.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class IntervalRates:
     pattern: Float[np.ndarray, "draw interval class_to class_from"] | None = None
     kappa_across: Float[np.ndarray, "draw interval"] | None = None
     individual_sd_across: Float[np.ndarray, "draw interval"] | None = None
+    pull: Float[np.ndarray, "draw interval"] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.gamma)
@@ -108,6 +112,7 @@ class IntervalRates:
         individual_dof: Float[ArrayLike, "draw"],
         kappa_across: Float[ArrayLike, "draw interval"] | None = None,
         individual_sd_across: Float[ArrayLike, "draw interval"] | None = None,
+        pull: Float[ArrayLike, "draw interval"] | None = None,
     ) -> Self:
         """Build rates from α and β of homogeneous elasticity among K classes; contrasts have one noise all around."""
         diagonal, off_diagonal = np.asarray(alpha, dtype=np.float64), np.asarray(beta, dtype=np.float64)
@@ -125,6 +130,7 @@ class IntervalRates:
             individual_dof=np.asarray(individual_dof),
             kappa_across=None if kappa_across is None else np.asarray(kappa_across),
             individual_sd_across=None if individual_sd_across is None else np.asarray(individual_sd_across),
+            pull=None if pull is None else np.asarray(pull),
         )
 
     def of_draws(self, draws: Int[np.ndarray, "chosen"]) -> Self:
@@ -136,7 +142,9 @@ class IntervalRates:
         return type(self)(**chosen)
 
     @property
-    def deviation_parts(self) -> tuple[Float[np.ndarray, "draw part interval"], Float[np.ndarray, "draw part interval"]]:
+    def deviation_parts(
+        self,
+    ) -> tuple[Float[np.ndarray, "draw part interval"], Float[np.ndarray, "draw part interval"]]:
         """κ and individual noise by part of the deviations: one part, or those along and across the class means."""
         if self.kappa_across is None or self.individual_sd_across is None:
             return self.kappa[:, None], self.individual_sd[:, None]

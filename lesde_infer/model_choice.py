@@ -9,8 +9,8 @@ ArviZ does it. Higher values are better. Densities are compared of what every mo
 | `contrasts`   | increments of the contrasts between class means   | `contrast`, and `class_noise` if there is one |
 | `shared`      | increments of the mean over classes               | `shared`                                    |
 | `class_means` | increments of the class means, both together      | all of these                                |
-| `growth`      | measured growth of deviations from class means    | `growth`                                    |
-| `individual`  | measured variance of individual noise             | `individual`                                |
+| `growth`      | measured growth and pull of deviations            | `growth`, or by parts, and `pull`           |
+| `individual`  | measured variance of individual noise             | `individual`, or by parts                   |
 | `total`       | everything                                        | all                                         |
 
 Under I and R with homogeneous elasticity, the contrasts are split into their component along the impact and the rest
@@ -53,8 +53,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "contrasts": CONTRASTS,
     "shared": ("shared",),
     "class_means": (*CONTRASTS, "shared"),
-    "growth": ("growth",),
-    "individual": ("individual",),
+    "growth": ("growth", "growth_along", "growth_across", "pull"),
+    "individual": ("individual", "individual_along", "individual_across"),
 }
 """Strata of each group but `total`; a stratum that a model does not have is passed over."""
 PARTS = ("class_means", "growth", "individual")
@@ -114,6 +114,8 @@ class RunIdentity:
         Squared change of the contrasts between class means.
     split : bool
         Whether noise along the impact has a scale of its own; this may differ.
+    measured : tuple of str
+        Strata of numbers measured of the deviations; densities of others are of other numbers.
     """
 
     layer: str
@@ -122,6 +124,7 @@ class RunIdentity:
     steps: Int[np.ndarray, " record"]
     movement: Float[np.ndarray, " interval"]
     split: bool
+    measured: tuple[str, ...]
 
     def difference(self, other: "RunIdentity") -> str | None:
         """Say in what another run differs, or return None where it is the same."""
@@ -138,6 +141,8 @@ class RunIdentity:
             )
         if not np.allclose(self.movement, other.movement, rtol=1e-6, atol=0.0):
             return "features that move otherwise"
+        if self.measured != other.measured:
+            return f"of deviations {', '.join(self.measured)} against {', '.join(other.measured)}"
         return None
 
 
@@ -206,13 +211,15 @@ def _strata_with_data(fit: "Fit", strata: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _identity(fit: "Fit") -> RunIdentity:
+    strata = fit.data["log_likelihood"].to_dataset()
     return RunIdentity(
         layer=fit.settings.layer,
         group=fit.settings.group,
         class_sizes=fit.class_sizes,
         steps=fit.steps,
         movement=fit.movement,
-        split="class_noise" in fit.data["log_likelihood"].to_dataset(),
+        split="class_noise" in strata,
+        measured=tuple(name for name in (*GROUPS["growth"], *GROUPS["individual"]) if name in strata),
     )
 
 
@@ -331,7 +338,7 @@ def compare_drifts(fits: "Mapping[str, Fit | PredictiveDensity]") -> DriftCompar
         if difference := reference.run.difference(density.run):
             raise InputError(
                 f"fits '{first}' and '{name}' are not of the same run: {difference}; "
-                "compare fits of one recording, layer, grouping and records"
+                "compare fits of one recording, layer, grouping and records, with deviations measured alike (within)"
             )
     totals = {name: float(density.table["elpd"].sel(group=TOTAL)) for name, density in densities.items()}
     order = sorted(totals, key=lambda name: -np.nan_to_num(totals[name], nan=-np.inf))

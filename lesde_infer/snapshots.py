@@ -71,12 +71,16 @@ class Snapshot:
         Along which impacts move the class means until the next record.
     impact_f : float
         F statistic of the impacts, see `lesde_infer.statistics.Statistics`.
+    pushes : array, shape (sample, feature), or None
+        Under impact R what pushes a sample besides its class: V(r_i − r̄_g), V r_i being the residual of the sample in
+        feature space, r̄_g the mean of its class.
     """
 
     class_means: Float[np.ndarray, "class_ feature"]
     deviations: Float[np.ndarray, "sample feature"]
     directions: IntervalDirections
     impact_f: float
+    pushes: Float[np.ndarray, "sample feature"] | None
 
 
 class SnapshotReader:
@@ -101,7 +105,15 @@ class SnapshotReader:
         features = read_record(self.recording, self.layer, record)
         means = self.average(features)
         directions, sample_impact = self._directions(record, features, means)
-        return Snapshot(means, features - means[self.groups], directions, self.average.f_statistic(sample_impact))
+        pushes = self._pushes(record, sample_impact) if self.impact == "R" else None
+        impact_f = self.average.f_statistic(sample_impact)
+        return Snapshot(means, features - means[self.groups], directions, impact_f, pushes)
+
+    def _pushes(
+        self, record: int, residuals: Float[np.ndarray, "sample class_"]
+    ) -> Float[np.ndarray, "sample feature"]:
+        own = residuals - self.average(residuals)[self.groups]
+        return own @ self._classifier_weight(record) if self.hidden else own
 
     def _directions(
         self, record: int, features: Float[np.ndarray, "sample feature"], means: Float[np.ndarray, "class_ feature"]

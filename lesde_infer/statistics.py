@@ -6,7 +6,8 @@ means (``shared``), the contrasts between class means (``contrast``), and the de
 their class mean (``within``). In the first two, an interval's log density depends on the data only
 through the inner products of the increments with the directions of `lesde_infer.impacts` and the
 squared norm of the increments; in the third, through the least-squares growth rate of the deviations and
-the residual variance. Fitting therefore costs the same for 300 and for 3,000,000 samples.
+the residual variance, of all of them or by parts (`lesde_infer.within_statistics`). Fitting therefore costs
+the same for 300 and for 3,000,000 samples.
 
 tests/lesde_infer/test_statistics.py holds the collapsed density against the density of all samples.
 """
@@ -20,6 +21,13 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.impacts import Impact
 from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
+from lesde_infer.within_statistics import (
+    IntervalProducts,
+    PartStatistics,
+    WithinStatistics,
+    measure_parts,
+    measure_whole,
+)
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 
@@ -69,36 +77,6 @@ class PatternStatistics:
 
 
 @dataclass(frozen=True)
-class WithinStatistics:
-    """Growth and noise of the deviations from the class means, measured interval by interval.
-
-    The stratum has (n − K)p dimensions, 10³ to 10⁹, so both are measured almost without error in each
-    interval; what the model describes is how they scatter around smooth curves.
-
-    Attributes
-    ----------
-    log_growth : array, shape (time,)
-        log of the least-squares factor by which deviations grew over the interval (κ̂Δ).
-    log_variance : array, shape (time,)
-        log of the residual variance per dimension over the interval (of σ̂ᵢ²Δ), in squared feature units.
-    log_growth_error : array, shape (time,)
-        Standard error of the log growth.
-    dimension : int
-        (n − K)p.
-    """
-
-    log_growth: Float[np.ndarray, " time"]
-    log_variance: Float[np.ndarray, " time"]
-    log_growth_error: Float[np.ndarray, " time"]
-    dimension: int
-
-    @property
-    def log_variance_error(self) -> float:
-        """Standard error of the log variance: that of the log of a χ² variable, √(2/d)."""
-        return float(np.sqrt(2.0 / self.dimension))
-
-
-@dataclass(frozen=True)
 class Statistics:
     """All that a fit needs of a recording.
 
@@ -119,7 +97,9 @@ class Statistics:
     pattern : PatternStatistics
         What a matrix of elasticity needs besides.
     within : WithinStatistics
-        The stratum of deviations.
+        The stratum of deviations, as one.
+    parts : PartStatistics
+        The same by parts, along and across the span of the class means.
     impact_f : array, shape (time,)
         F statistic of the impacts between classes against their scatter within: near 1 where class means
         of the impact differ by no more than the sampling of n probes explains.
@@ -139,6 +119,7 @@ class Statistics:
     shared: StratumStatistics
     pattern: PatternStatistics
     within: WithinStatistics
+    parts: PartStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
 
@@ -200,7 +181,7 @@ def compute_statistics(
         intervals.append(_Interval.between(before, after))
         before = after
     n_features, sizes = before.class_means.shape[1], reader.average.sizes
-    n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
+    deviations, degrees = [interval.deviations for interval in intervals], int(sizes.sum()) - len(sizes)
     return Statistics(
         impact=impact,
         layer=layer,
@@ -216,7 +197,8 @@ def compute_statistics(
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
+        within=measure_whole(deviations, degrees),
+        parts=measure_parts(deviations, degrees),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
     )
@@ -241,8 +223,7 @@ class _Interval:
     coordinates: Float[np.ndarray, "axis class_"]
     increments: Float[np.ndarray, "axis class_"]
     axis_feedback: Float[np.ndarray, " axis"]
-    within: tuple[float, float, float]
-    """|deviations|², ⟨deviations, change⟩ and |change|²."""
+    deviations: IntervalProducts
     impact_f: float
     impact_products: tuple[float, float, float]
     """Product of the contrasts of the impact at start and end, and their squares."""
@@ -253,7 +234,6 @@ class _Interval:
         mean = increment.mean(axis=0)
         contrast = increment - mean
         directions = before.directions
-        change = after.deviations - before.deviations
         start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
         return cls(
             contrast=_Products(
@@ -271,11 +251,7 @@ class _Interval:
             coordinates=directions.coordinates.T,
             increments=directions.axes @ contrast.T,
             axis_feedback=directions.axis_feedback,
-            within=(
-                float(np.vdot(before.deviations, before.deviations)),
-                float(np.vdot(before.deviations, change)),
-                float(np.vdot(change, change)),
-            ),
+            deviations=IntervalProducts.between(before.class_means, before.deviations, after.deviations, before.pushes),
             impact_f=before.impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
         )
@@ -298,23 +274,3 @@ def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " t
     sums = np.stack([np.convolve(column, nearby)[reach : reach + len(products)] for column in products.T], axis=1)
     scale = np.sqrt(sums[:, 1]) * np.sqrt(sums[:, 2])
     return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
-
-
-def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) -> WithinStatistics:
-    """Least-squares growth of the deviations, and what it leaves.
-
-    A change of sign of the deviations (a factor below zero) cannot be a growth; the factor is floored at 10⁻³ there.
-    Where deviations stand still, the residual variance is floored at the rounding error of single precision.
-    """
-    square, product, change_square = products.T
-    factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
-    residual = change_square - factor * product
-    floor = (np.finfo(np.float32).eps ** 2) * square / dimension + np.finfo(np.float64).tiny
-    variance = np.maximum(residual / dimension, floor)
-    growth = 1.0 + np.maximum(factor, -0.999)
-    return WithinStatistics(
-        log_growth=np.log(growth),
-        log_variance=np.log(variance),
-        log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)) / growth,
-        dimension=dimension,
-    )

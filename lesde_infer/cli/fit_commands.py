@@ -20,6 +20,7 @@ from lesde_infer.cli.options import (
     LayerOption,
     SeedOption,
     UntilOption,
+    WithinOption,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 from lesde_infer.cli.report_command import is_recording
@@ -47,6 +48,7 @@ def fit(
     elasticity: ElasticityOption = "homogeneous",
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
+    within: WithinOption = "isotropic",
     until: UntilOption = None,
     seed: SeedOption = 0,
     out: Annotated[
@@ -68,6 +70,7 @@ def fit(
             elasticity=elasticity,
             curve=curve,
             group=group,
+            within=within,
             until=until,
             seed=seed,
             allow_unconverged=allow_unconverged,

@@ -11,6 +11,7 @@ import typer
 Impact: TypeAlias = Literal["R", "L", "I"]
 Elasticity: TypeAlias = Literal["homogeneous", "matrix"]
 Curve: TypeAlias = Literal["gp", "power", "constant"]
+Within: TypeAlias = Literal["isotropic", "spanned"]
 Group: TypeAlias = Literal["labels", "given_labels"]
 
 LayerOption: TypeAlias = Annotated[str | None, typer.Option(help="Layer to analyse; by default the logits.")]
@@ -23,6 +24,12 @@ CurveOption: TypeAlias = Annotated[
 ]
 GroupOption: TypeAlias = Annotated[
     Group, typer.Option(help="Classes by what samples are, or by what they are trained as.")
+]
+WithinOption: TypeAlias = Annotated[
+    Within,
+    typer.Option(
+        help="Deviations within classes: alike in all directions, or apart along and across the span of class means."
+    ),
 ]
 UntilOption: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Use records up to this step only.")]
 SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Fixes all that is random.")]
