@@ -37,7 +37,7 @@ Within: TypeAlias = Literal["isotropic", "spanned"]
 """How deviations are modelled: alike in all directions, or apart along and across the span of class means."""
 
 CUT_OFF = float(np.finfo(np.float32).eps)
-"""Of the Frobenius norm of the class means: contrasts below it are rounding of single precision, and span nothing."""
+"""Of the size of the features: contrasts below it are rounding of single precision, and span nothing."""
 
 
 class DeviationRates(NamedTuple):
@@ -51,13 +51,15 @@ class DeviationRates(NamedTuple):
     pull: Float[Array, ""] | None = None
 
 
-def contrast_axes(means: Any, numpy: ModuleType = np) -> Any:
+def contrast_axes(means: Any, deviations: Any, numpy: ModuleType = np) -> Any:
     """Return orthonormal axes of the span of the contrasts between class means.
 
     Parameters
     ----------
     means : array, shape (class, feature)
         Class means.
+    deviations : array, shape (feature, sample) or (sample, feature)
+        Deviations from them.
     numpy : module
         Where arrays live: NumPy, or `jax.numpy`.
 
@@ -65,12 +67,14 @@ def contrast_axes(means: Any, numpy: ModuleType = np) -> Any:
     -------
     array, shape (axis, feature)
         min(K−1, p) rows, right singular vectors of the centred class means, by falling singular value. A row is zero
-        where the singular value is below `CUT_OFF` times the Frobenius norm of the class means, so that the span has
-        as many dimensions as there are rows that are not, none if all class means coincide; `axesᵀ axes` is P.
+        where the singular value is below `CUT_OFF` times the root of |M|² + mean |δ|², |M| being the Frobenius norm of
+        the class means, so that the span has as many dimensions as there are rows that are not, none if all class means
+        coincide; `axesᵀ axes` is P.
     """
     n_axes = min(means.shape[0] - 1, means.shape[1])
     _, singular, axes = numpy.linalg.svd(means - means.mean(axis=0), full_matrices=False)
-    present = singular[:n_axes] > CUT_OFF * numpy.sqrt((means**2).sum())
+    size = numpy.sqrt((means**2).sum() + means.shape[1] * (deviations**2).mean())
+    present = singular[:n_axes] > CUT_OFF * size
     return numpy.where(present[:, None], axes[:n_axes], 0.0)
 
 

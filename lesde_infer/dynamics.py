@@ -230,7 +230,7 @@ def _run_draw(
         gamma, global_rate = rates.drift[:, interval]
         pull = None if rates.pull is None else rates.pull[interval]
         own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval], pull)
-        axes = contrast_axes(means, jnp) if own.kappa.size > 1 else None
+        axes = contrast_axes(means, deviations, jnp) if own.kappa.size > 1 else None
         parts = split(deviations, axes)
         length = lengths[interval]
         pattern, push = None if rates.pattern is None else rates.pattern[interval], None

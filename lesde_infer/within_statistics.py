@@ -149,7 +149,7 @@ class IntervalProducts(NamedTuple):
             q, deviations of the samples' impacts from those of their classes, in feature space.
         """
         change, n_features = after - before, class_means.shape[1]
-        axes = contrast_axes(class_means)
+        axes = contrast_axes(class_means, before)
         rank = int(axes.any(axis=1).sum())
         projected = [None if values is None else values @ axes.T @ axes for values in (before, change, push)]
         along = [np.zeros_like(before) if values is None else values for values in projected]
