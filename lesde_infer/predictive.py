@@ -7,8 +7,8 @@ taken alike of the simulated and of the recorded features, at the same records a
 posterior predictive check (Gelman, Meng and Stern 1996, Statistica Sinica 6, 733–807).
 
 A check of this kind sees the run twice, in the fit and in the comparison. It finds what the model cannot express, such
-as deviations that spread along some directions more than along others (NC1 then comes out too small), and says nothing
-about how well the model forecasts.
+as deviations that spread along some directions more than along others where they were fitted as alike in all of them
+(NC1 then comes out too small), and says nothing about how well the model forecasts.
 """
 
 import os

@@ -53,6 +53,7 @@ def test_choices_are_those_of_the_library():
         (options.Curve, curves.Curve),
         (options.Group, statistics.Grouping),
         (options.Elasticity, inference.Elasticity),
+        (options.Within, inference.Within),
         (recording_commands.Dataset, DatasetName),
         (recording_commands.Architecture, ArchitectureName),
     ):
