@@ -79,7 +79,7 @@ def recorded_template(
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
     group: Grouping = "labels",
-    within: Within = "isotropic",
+    within: Within = "spanned",
     until: int | None = None,
 ) -> Template:
     """Return the template that a recorded run is; arguments are those of `lesde_infer.inference.fit`.
@@ -100,7 +100,7 @@ def simulated_template(
     impact: Impact = "R",
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
-    within: Within = "isotropic",
+    within: Within = "spanned",
     burst: int = 1,
     n_records: int = RECORDS,
 ) -> Template:

@@ -48,7 +48,7 @@ def fit(
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
     group: Grouping = "labels",
-    within: Within = "isotropic",
+    within: Within = "spanned",
     until: int | None = None,
     seed: int = 0,
     n_chains: int = CHAINS,

@@ -18,6 +18,7 @@ Under I and R with homogeneous elasticity, the contrasts are split into their co
 densities is a density of the same increments as the one of L or of a matrix. A group's log densities are summed draw
 by draw before an interval is left out, which is right whether its strata depend on one another (contrasts and mean
 under L) or not. Class means, growth and individual noise share nothing in any model: `total` is the sum of their ELPDs.
+Where deviations are measured otherwise (`lesde_infer.within_statistics`) densities are of other numbers, and refused.
 
 What an ELPD judges is drift and noise together:
 
@@ -57,6 +58,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "individual": ("individual", "individual_along", "individual_across"),
 }
 """Strata of each group but `total`; a stratum that a model does not have is passed over."""
+MEASURED = (*GROUPS["growth"], *GROUPS["individual"])
 PARTS = ("class_means", "growth", "individual")
 """Groups that share nothing, and together are `total`."""
 TOTAL = "total"
@@ -115,7 +117,7 @@ class RunIdentity:
     split : bool
         Whether noise along the impact has a scale of its own; this may differ.
     measured : tuple of str
-        Strata of numbers measured of the deviations; densities of others are of other numbers.
+        Strata of numbers measured of the deviations.
     """
 
     layer: str
@@ -211,15 +213,14 @@ def _strata_with_data(fit: "Fit", strata: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _identity(fit: "Fit") -> RunIdentity:
-    strata = fit.data["log_likelihood"].to_dataset()
     return RunIdentity(
         layer=fit.settings.layer,
         group=fit.settings.group,
         class_sizes=fit.class_sizes,
         steps=fit.steps,
         movement=fit.movement,
-        split="class_noise" in strata,
-        measured=tuple(name for name in (*GROUPS["growth"], *GROUPS["individual"]) if name in strata),
+        split="class_noise" in fit.data["log_likelihood"].to_dataset(),
+        measured=tuple(name for name in MEASURED if name in fit.data["log_likelihood"].to_dataset()),
     )
 
 
@@ -338,7 +339,7 @@ def compare_drifts(fits: "Mapping[str, Fit | PredictiveDensity]") -> DriftCompar
         if difference := reference.run.difference(density.run):
             raise InputError(
                 f"fits '{first}' and '{name}' are not of the same run: {difference}; "
-                "compare fits of one recording, layer, grouping and records, with deviations measured alike (within)"
+                "compare fits of one recording, layer, grouping and records, with within='isotropic'"
             )
     totals = {name: float(density.table["elpd"].sel(group=TOTAL)) for name, density in densities.items()}
     order = sorted(totals, key=lambda name: -np.nan_to_num(totals[name], nan=-np.inf))

@@ -48,7 +48,7 @@ def calibrate(
     elasticity: ElasticityOption = "homogeneous",
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
-    within: WithinOption = "isotropic",
+    within: WithinOption = "spanned",
     until: UntilOption = None,
     burst: Annotated[
         int, typer.Option(min=1, help="Without FILE: consecutive records at a time; 1 spaces them evenly.")

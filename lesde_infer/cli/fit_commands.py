@@ -48,7 +48,7 @@ def fit(
     elasticity: ElasticityOption = "homogeneous",
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
-    within: WithinOption = "isotropic",
+    within: WithinOption = "spanned",
     until: UntilOption = None,
     seed: SeedOption = 0,
     out: Annotated[
