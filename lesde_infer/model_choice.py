@@ -18,7 +18,7 @@ Under I and R with homogeneous elasticity, the contrasts are split into their co
 densities is a density of the same increments as the one of L or of a matrix. A group's log densities are summed draw
 by draw before an interval is left out, which is right whether its strata depend on one another (contrasts and mean
 under L) or not. Class means, growth and individual noise share nothing in any model: `total` is the sum of their ELPDs.
-Where deviations are measured otherwise (`lesde_infer.within_statistics`) densities are of other numbers, and refused.
+Fits whose deviations are measured otherwise (by parts, with a pull) are densities of other numbers, and are refused.
 
 What an ELPD judges is drift and noise together:
 
@@ -62,7 +62,6 @@ MEASURED = (*GROUPS["growth"], *GROUPS["individual"])
 PARTS = ("class_means", "growth", "individual")
 """Groups that share nothing, and together are `total`."""
 TOTAL = "total"
-
 MAXIMAL_PARETO_K = 0.7  # and less where draws are few
 LEAST_DIFFERENCE, LEAST_ERRORS = 4.0, 2.0  # of ELPD, and in standard errors: below either nothing is resolved
 FEW_INTERVALS = 100

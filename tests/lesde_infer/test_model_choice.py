@@ -49,7 +49,8 @@ class TestExpectedLogPredictiveDensity:
         exact = {name: exact_elpd(values) for name, values in data.items()}
         draws = made_up.data["log_likelihood"].to_dataset()
         error = {name: (draws[name].std(["chain", "draw"]) / np.sqrt(CHAINS * DRAWS)).to_numpy() for name in data}
-        for group, strata in GROUPS.items():
+        for group, possible in GROUPS.items():
+            strata = [name for name in possible if name in exact]
             expected = sum(exact[name] for name in strata)
             tolerance = 5.0 * np.sqrt(sum(error[name] ** 2 for name in strata))  # Monte-Carlo error
             assert (np.abs(found.pointwise["elpd"].sel(group=group) - expected) < tolerance).all(), group
