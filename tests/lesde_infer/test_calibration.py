@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from data_tools import InputError
-from lesde_infer import calibrated_fit
+from lesde_infer import calibrated_fit, submodel_sampler
 from lesde_infer import calibration as calibration_module
 from lesde_infer.assembly import locate
 from lesde_infer.calibrated_fit import Simulation, rank_truth
@@ -295,7 +295,7 @@ def test_parts_of_deviations_are_calibrated_by_names_of_their_own():
 def test_real_fits_go_on_where_they_were(tiny_template, tmp_path, monkeypatch):
     """A few short fits, in two parts: the second takes up the first, and ranks whatever the chains gave."""
     monkeypatch.setattr(calibrated_fit, "LONGER", ())
-    monkeypatch.setattr(calibrated_fit, "WARMUP", 100)
+    monkeypatch.setattr(submodel_sampler, "WARMUP", 100)
     journal, reports = tmp_path / "j.jsonl", []
     calibrate(tiny_template, n_simulations=2, n_draws=100, journal=journal)
     result = calibrate(

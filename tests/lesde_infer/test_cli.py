@@ -300,6 +300,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
 
     monkeypatch.setattr("lesde_infer.inference.fit", fit)
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
+    given += ["--within", "isotropic"]
     assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
@@ -308,6 +309,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         elasticity="homogeneous",
         curve="power",
         group="given_labels",
+        within="isotropic",
         until=150,
         seed=9,
         allow_unconverged=True,
