@@ -1,18 +1,20 @@
 """From statistics to what is sampled: groups of strata that depend on one another, and those that do not.
 
 Under I and R the strata are independent models of one shape; under L contrasts, with all their dimensions, and mean are
-one model of two strata, and the measured growth and variance one each. Models of one shape share one compiled program.
+one model of two strata. Each number that is measured of deviations, growth, pull and variance, of all of them or by
+parts (`lesde_infer.within_statistics`), is a model of its own. Models of one shape share one compiled program.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
+from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
 from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed
 from lesde_infer.model import StrataData
@@ -30,9 +32,21 @@ from lesde_infer.priors import (
 from lesde_infer.statistics import Statistics, StratumStatistics
 from lesde_infer.strata_variant import StrataVariant
 from lesde_infer.variant import Variant
+from lesde_infer.within_statistics import measured_strata
 
-Stratum = Literal["contrast", "class_noise", "shared", "growth", "individual"]
-STRATA: tuple[Stratum, ...] = ("contrast", "class_noise", "shared", "growth", "individual")
+Stratum = Literal[
+    "contrast",
+    "class_noise",
+    "shared",
+    "growth",
+    "growth_along",
+    "growth_across",
+    "pull",
+    "individual",
+    "individual_along",
+    "individual_across",
+]
+STRATA: tuple[Stratum, ...] = get_args(Stratum)
 COUPLED: tuple[Stratum, ...] = ("contrast", "shared")  # under L
 
 
@@ -81,7 +95,9 @@ class _StratumArrays:
     scale: StratumScale
 
 
-def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "homogeneous") -> list[Submodel]:
+def assemble(
+    statistics: Statistics, curve: Curve, elasticity: Elasticity = "homogeneous", within: Within = "isotropic"
+) -> list[Submodel]:
     """Return the submodels that together are the LE-SDE of a run."""
     mixed = has_mixed_intervals(statistics)
     contrasts: dict[Stratum, _StratumArrays]
@@ -94,8 +110,7 @@ def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "hom
     strata: dict[Stratum, _StratumArrays] = {
         **contrasts,
         "shared": _class_means(statistics.shared, statistics.lengths, 1),
-        "growth": _growth(statistics),
-        "individual": _individual(statistics),
+        **_deviations(statistics, within),
     }
     n_components = max(stratum.feedback.shape[1] for stratum in strata.values())
     coupled = COUPLED if statistics.impact == "L" and contrasts else ()
@@ -207,17 +222,31 @@ def _measured(
     )
 
 
-def _growth(statistics: Statistics) -> _StratumArrays:
-    values, lengths = statistics.within.log_growth, statistics.lengths
+def _deviations(statistics: Statistics, within: Within) -> dict[Stratum, _StratumArrays]:
+    lengths = statistics.lengths
+    strata: dict[Stratum, _StratumArrays] = {}
+    for name, (_, values, error) in measured_strata(statistics.within, statistics.parts, within).items():
+        if name.startswith("individual"):
+            log_rate = values - np.log(lengths)
+            arrays = _measured(log_rate, error, None, log_variance_scale(log_rate))
+        else:
+            arrays = _measured(values, error, lengths, _rate_scale(values, error, lengths, is_growth=name != "pull"))
+        strata[cast(Stratum, name)] = arrays
+    return strata
+
+
+def _rate_scale(
+    values: Float[np.ndarray, " time"],
+    error: Float[np.ndarray, " time"],
+    lengths: Float[np.ndarray, " time"],
+    *,
+    is_growth: bool,
+) -> StratumScale:
+    """Scale the prior of a measured rate; growth is resolved down to its scatter, a pull down to its errors."""
     rates = values / lengths
     noise = np.maximum(np.abs(rates - np.median(rates)) * np.sqrt(lengths), TINY)
-    errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths)
-    return _measured(values, statistics.within.log_growth_error, lengths, rate_scale(rates, errors, noise).smooth())
-
-
-def _individual(statistics: Statistics) -> _StratumArrays:
-    values = statistics.within.log_variance - np.log(statistics.lengths)
-    return _measured(values, statistics.within.log_variance_error, None, log_variance_scale(values))
+    errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths) if is_growth else error / lengths
+    return rate_scale(rates, errors, noise).smooth()
 
 
 def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_components: int) -> StrataData:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from lesde_infer.assembly import Stratum, locate
 from lesde_infer.calibration_template import Template
-from lesde_infer.posterior import NOISE_SCALES
+from lesde_infer.posterior import LOCATIONS, NOISE_SCALES
 
 TIME_SHARES = {"early": 0.1, "middle": 0.5, "late": 0.9}  # of the intervals
 ENTRIES = ((0, 0), (0, 1), (1, 0))  # of matrices: one on the diagonal, and two off it that symmetry would make equal
@@ -34,11 +34,13 @@ def quantities(tree: xr.DataTree, template: Template) -> dict[str, Draws]:
     posterior = tree["posterior"].to_dataset()
     names = {name for name in posterior.data_vars if "time" in posterior[name].dims}
     found: dict[str, Draws] = {}
-    for name in ("gamma", "alpha", "beta", "kappa", "gamma_kernel"):
+    strata = {stratum for submodel in template.submodels for stratum in submodel.strata}
+    for name in ("gamma", "alpha", "beta", "kappa", "kappa_across", "pull", "gamma_kernel"):
         if name in names:
-            scale = _asinh(template, "growth" if name == "kappa" else "contrast")
+            own = [stratum for stratum in strata if LOCATIONS.get(stratum) == name]
+            scale = _asinh(template, own[0] if own else "contrast")
             found.update(_at_times(posterior[name], scale, template))
-    for name in ("individual_scale", *NOISE_SCALES.values()):
+    for name in ("individual_scale", "individual_scale_across", *dict.fromkeys(NOISE_SCALES.values())):
         if name in names:
             found.update(_at_times(posterior[name], np.log, template))
     if "log_attenuation" in names:

@@ -218,6 +218,7 @@ def _settings(template: Template, seed: int, n_chains: int, n_draws: int) -> dic
         "impact": statistics.impact,
         "elasticity": template.elasticity,
         "curve": template.curve,
+        "within": template.within,
         "n_classes": statistics.n_classes,
         "n_records": len(statistics.steps),
         "mixed_intervals": template.mixed,

@@ -18,6 +18,7 @@ from data_tools.recording import Recording
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel, assemble
 from lesde_infer.curves import Curve
+from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.inference import check_supports
 from lesde_infer.interval_lengths import has_mixed_intervals
@@ -39,7 +40,7 @@ class Template:
     ----------
     statistics : Statistics
         Of the run that the template is; their increments are replaced in every simulation.
-    elasticity, curve : str
+    elasticity, curve, within : str
         What is fitted, with the statistics' impact.
     submodels : tuple of Submodel
         Design, priors and the template's own increments.
@@ -52,17 +53,20 @@ class Template:
     curve: Curve
     submodels: tuple[Submodel, ...]
     mixed: bool
+    within: Within = "isotropic"
 
     @classmethod
-    def of(cls, statistics: Statistics, curve: Curve, elasticity: Elasticity) -> "Template":
+    def of(
+        cls, statistics: Statistics, curve: Curve, elasticity: Elasticity, within: Within = "isotropic"
+    ) -> "Template":
         """Return the template that a run is; noise will be simulated in all dimensions alike, and is fitted as such."""
         contrast, shared = (
             replace(stratum, effective_dimension=float(stratum.dimension))
             for stratum in (statistics.contrast, statistics.shared)
         )
         statistics = replace(statistics, contrast=contrast, shared=shared)
-        submodels = tuple(assemble(statistics, curve, elasticity))
-        return cls(statistics, elasticity, curve, submodels, has_mixed_intervals(statistics))
+        submodels = tuple(assemble(statistics, curve, elasticity, within))
+        return cls(statistics, elasticity, curve, submodels, has_mixed_intervals(statistics), within)
 
     def digest(self) -> str:
         """Return a short hash of the design and the priors."""
@@ -80,6 +84,7 @@ def recorded_template(
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
     group: Grouping = "labels",
+    within: Within = "spanned",
     until: int | None = None,
 ) -> Template:
     """Return the template that a recorded run is; arguments are those of `lesde_infer.inference.fit`.
@@ -92,7 +97,7 @@ def recorded_template(
     with Recording(path) as recording:
         statistics = compute_statistics(recording, recording.choose_layer(layer), impact, group=group, until=until)
     check_supports(statistics, curve, Path(path), elasticity)
-    return Template.of(statistics, curve, elasticity)
+    return Template.of(statistics, curve, elasticity, within)
 
 
 def simulated_template(
@@ -100,6 +105,7 @@ def simulated_template(
     impact: Impact = "R",
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
+    within: Within = "spanned",
     burst: int = 1,
     n_records: int = RECORDS,
 ) -> Template:
@@ -130,7 +136,7 @@ def simulated_template(
             impact=impact,
             dof=DEGREES,
         ).close()
-        return recorded_template(path, impact=impact, elasticity=elasticity, curve=curve)
+        return recorded_template(path, impact=impact, elasticity=elasticity, curve=curve, within=within)
 
 
 def template_steps(n_records: int, burst: int) -> Int[np.ndarray, " record"]:

@@ -4,6 +4,10 @@ With D_k the drift of the mean m_k of class k (`lesde_infer.integrators`), sampl
 
     dx_i = D_g dt + κ (x_i − m_g) dt + σ_g dB + σ_c (dB_g − mean_k dB_k) + σ_i (dW_i − class mean of dW).
 
+Where rates tell deviations along the span of the class means from those across it, κ and σ_i are of these parts
+(`lesde_infer.deviations`), the span being that of the simulated class means at the start of each interval; under R
+samples may besides be pulled by their own residuals.
+
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
 contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
 contrasts of the drift has a scale of its own, apart from noise across them. In each interval between two records a
@@ -20,8 +24,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from data_tools.errors import InputError
 from data_tools.recording_schema import check_class_frequencies
 from lesde_infer._jax import jax, jnp
+from lesde_infer.deviations import DeviationRates, contrast_axes, move, orthogonal_push, residual_push, split
 from lesde_infer.impacts import IMPACTS, Impact
-from lesde_infer.integrators import Classes, Readout, growth, isotropic_means, residual_means, simplex_means
+from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
 
 WORKING_BYTES = 256 * 2**20
@@ -32,10 +37,16 @@ NO_DRIFT = 1e-10
 
 
 class _DrawRates(NamedTuple):
-    """Rates γ, g, κ, noise (Student-t factors included) and pattern of elasticity, of one draw or a batch of them."""
+    """Rates γ, g, noise of class means (Student-t factors included), deviations by part, and pattern of elasticity.
+
+    Of one draw, or a batch of them.
+    """
 
     drift: Float[Array, "*draw rate interval"]
     sd: Float[Array, "*draw stratum interval"]
+    kappa: Float[Array, "*draw part interval"]
+    individual_sd: Float[Array, "*draw part interval"]
+    pull: Float[Array, "*draw interval"] | None
     pattern: Float[Array, "*draw interval class_ class_"] | None
 
 
@@ -108,6 +119,8 @@ def simulate_records(
     kept = np.asarray(keep)
     _check_samples(first, groups, given_labels, n_classes)
     _check_intervals(lengths, rates, kept)
+    if rates.pull is not None and impact != "R":
+        raise InputError(f"rates: samples are pulled by residuals, which impact {impact} has none of; use impact R")
     if impact not in IMPACTS:
         raise InputError(f"impact is {impact!r}; give one of {', '.join(IMPACTS)}")
     if seed < 0:
@@ -122,6 +135,7 @@ def simulate_records(
         _run_batch,
         first=jnp.asarray(first),
         classes=_classes(groups, given_labels, n_classes, class_frequencies),
+        given=jnp.asarray(given_labels),
         lengths=jnp.asarray(lengths),
         readouts=readouts,
         records=jnp.asarray(records),
@@ -139,13 +153,23 @@ def simulate_records(
 
 def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int) -> _DrawRates:
     """Collect what a batch of draws needs, and draw the Student-t factors of its noise."""
-    drift = [rates.gamma, rates.global_rate, rates.kappa]
     names = ("global", "class", "impact", "individual")
-    sd = np.stack([getattr(rates, f"{name}_sd") for name in names], axis=1)[draws]
     dof = np.stack([getattr(rates, f"{name}_dof") for name in names], axis=1)[draws]
-    scales = sd * _student_factors(seed, draws, dof, rates.n_intervals)
+    factors = _student_factors(seed, draws, dof, rates.n_intervals)
+    drift = np.stack([rates.gamma, rates.global_rate], axis=1)[draws]
+    scales = factors[:, :3] * np.stack([rates.global_sd, rates.class_sd, rates.impact_sd], axis=1)[draws]
+    kappa, individual_sd = rates.deviation_parts
+    individual = factors[:, 3:] * individual_sd[draws]
     pattern = None if rates.pattern is None else jnp.asarray(rates.pattern[draws])
-    return _DrawRates(jnp.asarray(np.stack(drift, axis=1)[draws]), jnp.asarray(scales), pattern)
+    pull = None if rates.pull is None else jnp.asarray(rates.pull[draws])
+    return _DrawRates(
+        drift=jnp.asarray(drift),
+        sd=jnp.asarray(scales),
+        kappa=jnp.asarray(kappa[draws]),
+        individual_sd=jnp.asarray(individual),
+        pull=pull,
+        pattern=pattern,
+    )
 
 
 def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
@@ -164,6 +188,7 @@ def _run_batch(
     *,
     first: Float[Array, "sample feature"],
     classes: Classes,
+    given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     readouts: Readout | None,
     records: Int[Array, "kept"],
@@ -177,6 +202,7 @@ def _run_batch(
         _run_draw,
         first=first,
         classes=classes,
+        given=given,
         lengths=lengths,
         readouts=readouts,
         records=records,
@@ -193,6 +219,7 @@ def _run_draw(
     *,
     first: Float[Array, "sample feature"],
     classes: Classes,
+    given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     readouts: Readout | None,
     records: Int[Array, "kept"],
@@ -205,36 +232,42 @@ def _run_draw(
 
     def one_interval(interval: Int[Array, ""], state: State) -> State:
         means, deviations = state
-        gamma, global_rate, kappa = rates.drift[:, interval]
+        gamma, global_rate = rates.drift[:, interval]
+        pull = None if rates.pull is None else rates.pull[interval]
+        own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval], pull)
+        axes = contrast_axes(means, deviations, jnp) if own.kappa.size > 1 else None
+        parts = split(deviations, axes)
         length = lengths[interval]
-        pattern = None if rates.pattern is None else rates.pattern[interval]
+        pattern, push = None if rates.pattern is None else rates.pattern[interval], None
         if impact == "I":
             moved = isotropic_means(means, gamma, global_rate, length, pattern, classes.weights)
         elif impact == "L":
             moved = simplex_means(means, gamma, global_rate, length, pattern, classes.weights)
         else:
             readout = jax.tree.map(lambda part: part[interval], readouts)
+            if pull is not None:
+                features = means[classes.groups].T + deviations
+                push = orthogonal_push(parts, residual_push(features, readout, classes, given), axes)
             moved = residual_means(
                 means,
-                deviations,
+                parts,
                 gamma,
                 global_rate,
-                kappa,
+                own.kappa,
                 length,
                 readout=readout,
                 classes=classes,
                 substeps=substeps,
                 pattern=pattern,
             )
-        stretched = growth(kappa * length) * deviations
         if not noise:
-            return moved, stretched
+            return moved, move(parts, own, length, push=push, noise=None)
         interval_key = jax.random.fold_in(key, interval)
         # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as they are where none moves.
         is_split = impact != "L" and pattern is None
         drift = moved - means if is_split else jnp.zeros_like(means)
         class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
-        return moved + class_noise, stretched + individual_noise
+        return moved + class_noise, move(parts, own, length, push=push, noise=split(individual_noise, axes))
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state
@@ -273,7 +306,7 @@ def _stratified_noise(
     drift: Float[Array, "class_ feature"],
     classes: Classes,
 ) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
-    """Draw one interval's noise of the class means (global and class strata) and of the deviations.
+    """Draw one interval's noise of the class means (global and class strata), and that of deviations at unit scale.
 
     Contrasts have a scale of their own along the contrast of the interval's drift, if there is any but rounding.
     """
@@ -288,7 +321,7 @@ def _stratified_noise(
     along = jnp.where(has_direction, along - along.mean(axis=0), 0.0)
     deviations = individual - (individual @ classes.averages)[:, classes.groups]
     class_noise = scales[1] * contrasts + (scales[2] - scales[1]) * along
-    return scales[0] * common + class_noise, scales[3] * deviations
+    return scales[0] * common + class_noise, deviations
 
 
 def _classes(

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from lesde_infer.curves import Curve
+from lesde_infer.deviations import Within
 from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
 from lesde_infer.flags import Flag, find_flags, interval_starts
 from lesde_infer.impacts import Elasticity, Impact
@@ -30,6 +31,7 @@ from lesde_infer.time_axis import TimeChoice
 from lesde_infer.verdict import Verdict, judge
 
 FORMAT, VERSION = "lesde-fit", 1
+SHOWN_SETTINGS = ("layer", "impact", "elasticity", "curve", "group", "within", "seed")
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
@@ -39,7 +41,7 @@ class Settings:
 
     Attributes
     ----------
-    layer, impact, elasticity, curve, group : str
+    layer, impact, elasticity, curve, group, within : str
         See `lesde_infer.inference.fit`.
     seed : int
         Seed of the sampler.
@@ -63,6 +65,7 @@ class Settings:
     class_frequencies: tuple[float, ...] | None = None
     time: TimeChoice = "recorded"
     drive: Drive = "instantaneous"
+    within: Within = "isotropic"  # as earlier versions fitted, which did not say
 
 
 class Fit:
@@ -211,7 +214,7 @@ class Fit:
         diagnostics, verdict, settings = self.diagnostics(), self.verdict(), self.settings
         step = np.interp(self.posterior["time"].to_numpy(), self.times, self.steps)
         curves: dict[str, Any] = {"step": step.tolist()}
-        for name in ("gamma", "gamma_kernel", "alpha", "beta", "kappa"):
+        for name in ("gamma", "gamma_kernel", "alpha", "beta", "kappa", "kappa_across", "pull"):
             if name not in self.posterior:
                 continue
             curves[name] = {
@@ -224,7 +227,7 @@ class Fit:
             "n_features": int(self._constant.attrs["n_features"]),
             "n_classes": self.n_classes,
             "n_records": len(self.steps),
-            **{name: getattr(settings, name) for name in ("layer", "impact", "elasticity", "curve", "group", "seed")},
+            **{name: getattr(settings, name) for name in SHOWN_SETTINGS},
             "time_unit": self.time_unit,
             "drive": settings.drive,
             "class_frequencies": settings.class_frequencies or [1 / self.n_classes] * self.n_classes,

@@ -19,6 +19,7 @@ from lesde_infer._jax import jax
 from lesde_infer.assembly import Stratum, Submodel, assemble, locate
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve, prior_width
+from lesde_infer.deviations import Within
 from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
@@ -50,6 +51,7 @@ def fit(
     elasticity: Elasticity = "homogeneous",
     curve: Curve = "gp",
     group: Grouping = "labels",
+    within: Within = "spanned",
     until: int | None = None,
     class_frequencies: Sequence[float] | None = None,
     time: TimeChoice = "recorded",
@@ -77,6 +79,11 @@ def fit(
         How rates and noise change in time (`lesde_infer.curves`).
     group : {"labels", "given_labels"}
         Classes by what samples are, or by what they are trained as.
+    within : {"isotropic", "spanned"}
+        Deviations from class means: alike in all directions, or apart along the span of the class means and across it
+        (`lesde_infer.deviations`), and, under R, pulled by the residuals of single samples. If they are apart,
+        ``kappa`` and ``individual_scale`` of the posterior are those along the span, which is the κ that theory
+        compares with γ/K, ``kappa_across`` and ``individual_scale_across`` those across it, and ``pull`` is η.
 
     Other Parameters
     ----------------
@@ -107,7 +114,11 @@ def fit(
         If the posterior misses its limits even with four times the draws (`lesde_infer.diagnostics`).
     """
     _check_choices(
-        impact=(impact, Impact), curve=(curve, Curve), group=(group, Grouping), elasticity=(elasticity, Elasticity)
+        impact=(impact, Impact),
+        curve=(curve, Curve),
+        group=(group, Grouping),
+        elasticity=(elasticity, Elasticity),
+        within=(within, Within),
     )
     _check_choices(time=(time, TimeChoice), drive=(drive, DriveChoice))
     started = perf_counter()
@@ -117,7 +128,9 @@ def fit(
             recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time, drive=drive
         )
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
-        settings = Settings(layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive)
+        settings = Settings(
+            layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive, within
+        )
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
             require_all_outputs(recording, statistics.n_classes, group)
@@ -177,7 +190,7 @@ def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
     """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
-    submodels = assemble(statistics, settings.curve, settings.elasticity)
+    submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
     sampler.run_until(n_draws, progress)

@@ -171,10 +171,10 @@ def simplex_means(
 
 def residual_means(
     means: Float[Array, "class_ feature"],
-    deviations: Float[Array, "feature sample"],
+    deviations: Float[Array, "part feature sample"],
     gamma: Scalar,
     global_rate: Scalar,
-    kappa: Scalar,
+    kappa: Float[Array, " part"],
     length: Scalar,
     *,
     readout: Readout,
@@ -193,8 +193,8 @@ def residual_means(
         Δζ_k = τ φ₁(−τ M) Aᵀ (r_k − r̄),    M = Aᵀ C̄ A = P diag(λ) Pᵀ,    τ = (γ/K) Δ.
 
     This is exponential Euler (Hochbruck and Ostermann 2010, Acta Numerica 19, equation 2.4) with an
-    approximate Jacobian: first order in the length of a sub-step. After each such move, with deviations
-    stretched by κ, the shift of all classes together follows by `_common_shift`.
+    approximate Jacobian: first order in the length of a sub-step. After each such move, with each part of the
+    deviations stretched by its κ, the shift of all classes together follows by `_common_shift`.
     With sampling frequencies π_l residuals r_k are weighted by K π_k, and averages over classes are by π: the drift is
     Σ_l π_l E_kl h_l.
     """
@@ -210,7 +210,9 @@ def residual_means(
     mean_target = classes.targets.mean(axis=0) if shares is None else shares @ classes.targets
 
     def logits_at(moved: Float[Array, "class_ direction"], substep: Int[Array, ""]) -> Float[Array, "label sample"]:
-        return (logit_means + moved @ mixing.T).T[:, classes.groups] + jnp.exp(stretch * substep) * logit_deviations
+        return (logit_means + moved @ mixing.T).T[:, classes.groups] + jnp.tensordot(
+            jnp.exp(stretch * substep), logit_deviations, axes=1
+        )
 
     def advance(substep: Int[Array, ""], moved: Float[Array, "class_ direction"]) -> Float[Array, "class_ direction"]:
         probabilities = jax.nn.softmax(logits_at(moved, substep), axis=0)

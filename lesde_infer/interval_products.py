@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 
 from lesde_infer.noise_dimension import EffectiveDimension
 from lesde_infer.snapshots import ClassAverage, Snapshot
+from lesde_infer.within_statistics import DeviationProducts
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class IntervalProducts:
     coordinates: Float[np.ndarray, "axis class_"]
     increments: Float[np.ndarray, "axis class_"]
     axis_feedback: Float[np.ndarray, " axis"]
-    within: tuple[float, float, float]
-    """|deviations|², ⟨deviations, change⟩ and |change|²."""
+    deviations: DeviationProducts
     impact_f: float
     impact_products: tuple[float, float, float]
     """Product of the contrasts of the impact at start and end, and their squares."""
@@ -58,7 +58,6 @@ class IntervalProducts:
         directions = before.directions
         noise[0].add(contrast, directions.contrast.sum(axis=0), n_steps)
         noise[1].add(mean, directions.shared.sum(axis=0), n_steps)
-        change = stop_deviations - start_deviations
         start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
         return cls(
             contrast=StratumProducts(
@@ -76,10 +75,8 @@ class IntervalProducts:
             coordinates=directions.coordinates.T,
             increments=directions.axes @ contrast.T,
             axis_feedback=directions.axis_feedback,
-            within=(
-                float(np.vdot(start_deviations, start_deviations)),
-                float(np.vdot(start_deviations, change)),
-                float(np.vdot(change, change)),
+            deviations=DeviationProducts.between(
+                start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
             ),
             impact_f=before.impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),

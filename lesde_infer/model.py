@@ -10,6 +10,11 @@ Homogeneous elasticity leaves these strata an interval, each with one location c
 | `growth`      | measured log growth of deviations, 1                        | κΔ            | σ_κ √Δ, and error  |
 | `individual`  | measured log variance of individual noise, 1                | log σᵢ²       | s, and error       |
 
+or, in the place of the last two, `growth_along`, `growth_across`, `individual_along` and `individual_across`, the same
+of deviations along and across the span of the class means (`lesde_infer.deviations`), and under R
+
+| `pull`        | measured pull of samples by their own residuals, 1          | ηΔ            | σ_η √Δ, and error  |
+
 with directions uⱼ and coefficients cⱼ from `lesde_infer.impacts` and a Student-t factor an interval from
 `lesde_infer.noise`. Noise along the impact has a scale and factors of its own: steps of gradient descent scatter
 most along the directions that training pushes, and the noise across them, which has a hundred times as many

@@ -9,8 +9,8 @@ ArviZ does it. Higher values are better. Densities are compared of what every mo
 | `contrasts`   | increments of the contrasts between class means   | `contrast`, and `class_noise` if there is one |
 | `shared`      | increments of the mean over classes               | `shared`                                    |
 | `class_means` | increments of the class means, both together      | all of these                                |
-| `growth`      | measured growth of deviations from class means    | `growth`                                    |
-| `individual`  | measured variance of individual noise             | `individual`                                |
+| `growth`      | measured growth and pull of deviations            | `growth`, or by parts, and `pull`           |
+| `individual`  | measured variance of individual noise             | `individual`, or by parts                   |
 | `total`       | everything                                        | all                                         |
 
 Under I and R with homogeneous elasticity, the contrasts are split into their component along the impact and the rest
@@ -18,6 +18,7 @@ Under I and R with homogeneous elasticity, the contrasts are split into their co
 densities is a density of the same increments as the one of L or of a matrix. A group's log densities are summed draw
 by draw before an interval is left out, which is right whether its strata depend on one another (contrasts and mean
 under L) or not. Class means, growth and individual noise share nothing in any model: `total` is the sum of their ELPDs.
+Fits whose deviations are measured otherwise (by parts, with a pull) are densities of other numbers, and are refused.
 
 What an ELPD judges is drift and noise together:
 
@@ -53,14 +54,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "contrasts": CONTRASTS,
     "shared": ("shared",),
     "class_means": (*CONTRASTS, "shared"),
-    "growth": ("growth",),
-    "individual": ("individual",),
+    "growth": ("growth", "growth_along", "growth_across", "pull"),
+    "individual": ("individual", "individual_along", "individual_across"),
 }
 """Strata of each group but `total`; a stratum that a model does not have is passed over."""
+MEASURED = (*GROUPS["growth"], *GROUPS["individual"])
 PARTS = ("class_means", "growth", "individual")
 """Groups that share nothing, and together are `total`."""
 TOTAL = "total"
-
 MAXIMAL_PARETO_K = 0.7  # and less where draws are few
 LEAST_DIFFERENCE, LEAST_ERRORS = 4.0, 2.0  # of ELPD, and in standard errors: below either nothing is resolved
 FEW_INTERVALS = 100
@@ -114,6 +115,8 @@ class RunIdentity:
         Squared change of the contrasts between class means.
     split : bool
         Whether noise along the impact has a scale of its own; this may differ.
+    measured : tuple of str
+        Strata of numbers measured of the deviations.
     """
 
     layer: str
@@ -122,6 +125,7 @@ class RunIdentity:
     steps: Int[np.ndarray, " record"]
     movement: Float[np.ndarray, " interval"]
     split: bool
+    measured: tuple[str, ...]
 
     def difference(self, other: "RunIdentity") -> str | None:
         """Say in what another run differs, or return None where it is the same."""
@@ -140,6 +144,8 @@ class RunIdentity:
             return f"{len(self.movement)} intervals without gaps against {len(other.movement)}"
         if not np.allclose(self.movement, other.movement, rtol=1e-6, atol=0.0):
             return "features that move otherwise"
+        if self.measured != other.measured:
+            return f"of deviations {', '.join(self.measured)} against {', '.join(other.measured)}"
         return None
 
 
@@ -215,6 +221,7 @@ def _identity(fit: "Fit") -> RunIdentity:
         steps=fit.steps,
         movement=fit.movement,
         split="class_noise" in fit.data["log_likelihood"].to_dataset(),
+        measured=tuple(name for name in MEASURED if name in fit.data["log_likelihood"].to_dataset()),
     )
 
 
@@ -333,7 +340,7 @@ def compare_drifts(fits: "Mapping[str, Fit | PredictiveDensity]") -> DriftCompar
         if difference := reference.run.difference(density.run):
             raise InputError(
                 f"fits '{first}' and '{name}' are not of the same run: {difference}; "
-                "compare fits of one recording, layer, grouping and records"
+                "compare fits of one recording, layer, grouping and records, with within='isotropic'"
             )
     totals = {name: float(density.table["elpd"].sel(group=TOTAL)) for name, density in densities.items()}
     order = sorted(totals, key=lambda name: -np.nan_to_num(totals[name], nan=-np.inf))

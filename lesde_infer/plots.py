@@ -79,6 +79,7 @@ def plot_elasticity(
         "alpha": "α: own class",
         "beta": "β: other classes",
         "kappa": "κ: within classes",
+        "pull": "η: pull of own residuals",
     }
     medians = []
     for position, name in enumerate(quantities):
@@ -108,6 +109,8 @@ def plot_noise_scales(fit: "Fit", ax: Axes | None = None) -> Axes:
         "class_scale": "shared by a class",
         "individual_scale": "of individual samples",
     }
+    if "individual_scale_across" in fit.posterior:
+        names |= {"individual_scale": "of samples, along class means", "individual_scale_across": "of samples, across"}
     if "impact_scale" in fit.posterior:
         names |= {
             "class_scale": "shared by a class, across the impact",

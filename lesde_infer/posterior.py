@@ -17,26 +17,41 @@ import xarray as xr
 from jaxtyping import Float
 
 from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate
+from lesde_infer.deviations import Within
 from lesde_infer.impacts import elasticity_from_rates
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_model import PatternData
 from lesde_infer.pattern_posterior import PatternDraws, matrix_times
 from lesde_infer.sampling import SampleRun
 from lesde_infer.statistics import Statistics
+from lesde_infer.within_statistics import Measured, measured_strata
 
 LOCATIONS: dict[Stratum, str] = {
     "contrast": "gamma",
     "shared": "global_rate",
     "growth": "kappa",
+    "growth_along": "kappa",
+    "growth_across": "kappa_across",
+    "pull": "pull",
     "individual": "individual_log_variance",
+    "individual_along": "individual_log_variance",
+    "individual_across": "individual_log_variance_across",
 }
+"""What the location curve of a stratum is called; deviations have those along the span of the class means in the place
+of those of all of them."""
 NOISE_SCALES: dict[Stratum, str] = {
     "contrast": "impact_scale",
     "class_noise": "class_scale",
     "shared": "global_scale",
     "growth": "growth_scatter",
+    "growth_along": "growth_scatter",
+    "growth_across": "growth_scatter_across",
+    "pull": "pull_scatter",
     "individual": "individual_scatter",
+    "individual_along": "individual_scatter",
+    "individual_across": "individual_scatter_across",
 }
+LOG_VARIANCE, SCALE = "individual_log_variance", "individual_scale"
 JOINT = "+"  # between the strata of one submodel, in its name
 LATE_SHARE = 2.0 / 3.0  # of the record: where the tail index starts to look
 
@@ -122,6 +137,8 @@ def build_posterior(
     """
     draws = _strata(statistics, submodels, runs)
     strata = [name for name in STRATA if name in draws]
+    within: Within = "isotropic" if "growth" in draws else "spanned"
+    measured = measured_strata(statistics.within, statistics.parts, within)
     rates = {LOCATIONS[name]: draws[name].location for name in strata if name in LOCATIONS}
     data, place = locate(submodels, "contrast")
     pattern = draws["contrast"].pattern
@@ -129,10 +146,14 @@ def build_posterior(
     alpha, beta = elasticity_from_rates(kernel_gamma, rates["global_rate"], statistics.n_classes)
     curve = ("chain", "draw", "time")
     variables = {
-        **{name: (curve, values) for name, values in rates.items() if name != LOCATIONS["individual"]},
+        **{name: (curve, values) for name, values in rates.items() if not name.startswith(LOG_VARIANCE)},
         "alpha": (curve, alpha),
         "beta": (curve, np.asarray(beta)),
-        "individual_scale": (curve, np.exp(rates[LOCATIONS["individual"]] / 2.0)),
+        **{
+            name.replace(LOG_VARIANCE, SCALE): (curve, np.exp(values / 2.0))
+            for name, values in rates.items()
+            if name.startswith(LOG_VARIANCE)
+        },
         **{NOISE_SCALES[name]: (curve, draws[name].noise) for name in strata},
         "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, float(data.reference[place]))),
         "paper_tail_index": (("chain", "draw"), paper_tail_index(alpha, statistics)),
@@ -170,8 +191,8 @@ def build_posterior(
         "posterior": xr.Dataset(variables),
         "sample_stats": _sample_statistics(runs),
         "log_likelihood": xr.Dataset(log_likelihood),
-        "observed_data": _observed(statistics),
-        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata),
+        "observed_data": _observed(statistics, measured),
+        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata, measured),
     }
     log_prior = {
         JOINT.join(submodel.strata): (curve[:2], run.log_prior)
@@ -239,19 +260,21 @@ def _sample_statistics(runs: Sequence[SampleRun]) -> xr.Dataset:
     )
 
 
-def _observed(statistics: Statistics) -> xr.Dataset:
+def _observed(statistics: Statistics, measured: dict[str, Measured]) -> xr.Dataset:
     return xr.Dataset(
         {
             "contrast_increment_square": ("time", statistics.contrast.increment_square),
             "shared_increment_square": ("time", statistics.shared.increment_square),
-            "log_growth": ("time", statistics.within.log_growth),
-            "log_variance": ("time", statistics.within.log_variance),
+            **{found.name: ("time", found.values) for found in measured.values()},
         }
     )
 
 
 def _constant(
-    statistics: Statistics, places: list[tuple[StrataData | PatternData, int]], strata: list[Stratum]
+    statistics: Statistics,
+    places: list[tuple[StrataData | PatternData, int]],
+    strata: list[Stratum],
+    measured: dict[str, Measured],
 ) -> xr.Dataset:
     dimension = [float(data.dimension[place]) for data, place in places]
     # Of strata of class means whose noise has a unit of its own, which noise along the impact has not.
@@ -275,8 +298,7 @@ def _constant(
             "relative_length": ("time", np.asarray(data.relative_length)),
             **({"pattern_drift": ("time", np.asarray(data.drift[:, 1]))} if isinstance(data, PatternData) else {}),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),
-            "log_growth_error": ("time", statistics.within.log_growth_error),
-            "log_variance_error": ("time", statistics.within.log_variance_error),
+            **{f"{found.name}_error": ("time", found.error) for found in measured.values()},
             "dimension": ("stratum", dimension),
             "noise_concentration": ("stratum", concentration),
         },

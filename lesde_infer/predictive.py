@@ -11,8 +11,8 @@ simulated and recorded features of those that it holds are compared; records tha
 go on through intervals that could not be fitted (`lesde_infer.replication_path`).
 
 A check of this kind sees the run twice, in the fit and in the comparison. It finds what the model cannot express, such
-as deviations that spread along some directions more than along others (NC1 then comes out too small), and says nothing
-about how well the model forecasts.
+as deviations that spread along some directions more than along others where they were fitted as alike in all of them
+(NC1 then comes out too small), and says nothing about how well the model forecasts.
 """
 
 import os

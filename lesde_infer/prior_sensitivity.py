@@ -42,9 +42,12 @@ CURVES: dict[str, frozenset[str]] = {
     "gamma_kernel": frozenset({"contrast"}),
     "alpha": frozenset({"contrast", "shared"}),
     "beta": frozenset({"contrast", "shared"}),
-    "kappa": frozenset({"growth"}),
+    "kappa": frozenset({"growth", "growth_along"}),
+    "kappa_across": frozenset({"growth_across"}),
+    "pull": frozenset({"pull"}),
 }
-"""Curves, and the strata that each depends on."""
+"""Curves, and the strata that each depends on, as far as a fit has them."""
+OF_DEVIATIONS = ("kappa", "kappa_across", "pull")
 NUMBERS: dict[str, frozenset[str]] = {
     "tail_index": frozenset({"contrast"}),
     "paper_tail_index": frozenset({"contrast", "shared"}),
@@ -145,7 +148,7 @@ def _quantities(fit: "Fit") -> list[tuple[str, frozenset[str], Draws]]:
         if name not in posterior:
             continue
         curve = posterior[name].transpose("chain", "draw", "time").to_numpy()
-        values = np.arcsinh(curve / reference) if reference > 0.0 and name != "kappa" else curve
+        values = np.arcsinh(curve / reference) if reference > 0.0 and name not in OF_DEVIATIONS else curve
         for time, share in ({"middle": TIMES["middle"]} if constant else TIMES).items():
             label = name if constant else f"{name}[{time}]"
             found.append((label, strata, values[:, :, round(share * (curve.shape[2] - 1))]))

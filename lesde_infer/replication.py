@@ -135,27 +135,51 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         own = factors(stratum, np.sqrt(sd**2 + error**2))
         return predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
 
+    def growth(suffix: str) -> Float[np.ndarray, "draw time"]:
+        return rate(
+            f"growth{suffix}", f"log_growth{suffix}", f"kappa{across(suffix)}", f"growth_scatter{across(suffix)}"
+        )
+
+    def rate(stratum: str, name: str, location: str, noise: str) -> Float[np.ndarray, "draw time"]:
+        sd = values(noise) * of_steps(stratum) * root
+        return measured(stratum, name, values(location) * length, sd) / length
+
+    def individual_sd(suffix: str) -> Float[np.ndarray, "draw time"]:
+        stratum = f"individual{suffix}"
+        scale = values(f"individual_scale{across(suffix)}")
+        log_variance = 2.0 * np.log(scale * of_steps(stratum)) + np.log(length)
+        sd = values(f"individual_scatter{across(suffix)}")
+        return np.exp(measured(stratum, f"log_variance{suffix}", log_variance, sd) / 2.0)
+
+    strata = set(constant["stratum"].to_numpy())
+    own = "" if "growth" in strata else "_along"
+    has_across = "growth_across" in strata
     has_own_noise = "class_noise" in constant["stratum"]  # along the impact, as opposed to across it
     class_sd = noise_sd("class_noise" if has_own_noise else "contrast", "class_scale")
-    growth_sd = values("growth_scatter") * of_steps("growth") * root
-    log_variance = 2.0 * np.log(values("individual_scale") * of_steps("individual")) + np.log(length)
-    variance = measured("individual", "log_variance", log_variance, values("individual_scatter"))
     gaussian = np.full(draws.sizes["sample"], np.inf)
     is_matrix = "gamma_kernel" in draws
     return IntervalRates(
         gamma=values("gamma_kernel" if is_matrix else "gamma"),
         pattern=_patterns(draws, constant) if is_matrix else None,
         global_rate=values("global_rate"),
-        kappa=measured("growth", "log_growth", values("kappa") * length, growth_sd) / length,
+        kappa=growth(own),
+        kappa_across=growth("_across") if has_across else None,
+        pull=rate("pull", "pull_strength", "pull", "pull_scatter") if "pull" in strata else None,
         global_sd=noise_sd("shared", "global_scale"),
         class_sd=class_sd,
         impact_sd=noise_sd("contrast", "impact_scale") if has_own_noise else class_sd,
-        individual_sd=np.exp(variance / 2.0),
+        individual_sd=individual_sd(own),
+        individual_sd_across=individual_sd("_across") if has_across else None,
         global_dof=gaussian,
         class_dof=gaussian,
         impact_dof=gaussian,
         individual_dof=gaussian,
     )
+
+
+def across(suffix: str) -> str:
+    """Return the suffix of variables of a part: those along the class means have the names of those of all."""
+    return suffix if suffix == "_across" else ""
 
 
 def _patterns(draws: xr.Dataset, constant: xr.Dataset) -> Float[np.ndarray, "draw time class_to class_from"]:

@@ -38,6 +38,9 @@ def simulate(
     label_noise: float = 0.0,
     class_frequencies: Sequence[float] | None = None,
     seed: int = 0,
+    kappa_across: Curve | None = None,
+    individual_scale_across: Curve | None = None,
+    pull: Curve | None = None,
     dof: float = np.inf,
     substeps: int = 1,
     noise: bool = True,
@@ -76,6 +79,12 @@ def simulate(
         How often training draws each class, K positive numbers with sum 1, kept in the recording; None if all alike.
     seed
         Seed of first features, label noise and path.
+    kappa_across, individual_scale_across
+        Growth and noise of deviations across the span of the class means (`lesde_infer.deviations`); `kappa` and
+        `individual_scale` are then those along it. Where one is left out it is as along, and where both are deviations
+        are alike in all directions.
+    pull
+        Rate at which samples are moved by their own residuals, per step, under impact `R`.
     dof
         Degrees of freedom of each interval's Student-t noise; infinity is Gaussian.
     substeps
@@ -127,6 +136,12 @@ def simulate(
             raise InputError(f"{name} is not finite at step {middles[np.argmin(np.isfinite(values))]}")
         return np.array([values])
 
+    def optional(name: str, curve: Curve | None, otherwise: Curve | None) -> Float[np.ndarray, "one interval"] | None:
+        chosen = otherwise if curve is None else curve
+        return None if chosen is None else at_middles(name, chosen)
+
+    by_parts = kappa_across is not None or individual_scale_across is not None
+    scale_across = optional("individual_scale_across", individual_scale_across, individual_scale if by_parts else None)
     degrees = np.array([dof])
     rates = IntervalRates.from_elasticity(
         at_middles("alpha", alpha),
@@ -139,6 +154,9 @@ def simulate(
         global_dof=degrees,
         class_dof=degrees,
         individual_dof=degrees,
+        kappa_across=optional("kappa_across", kappa_across, kappa if by_parts else None),
+        individual_sd_across=None if scale_across is None else scale_across * np.sqrt(lengths),
+        pull=optional("pull", pull, None),
     )
     path = simulate_records(
         first_features,
@@ -173,7 +191,11 @@ def simulate(
                 ("global_scale", global_scale),
                 ("class_scale", class_scale),
                 ("individual_scale", individual_scale),
+                ("kappa_across", kappa_across),
+                ("individual_scale_across", individual_scale_across),
+                ("pull", pull),
             )
+            if curve is not None
         },
     }
     written = write_recording(

@@ -78,6 +78,17 @@ def present_samples(features: Float[np.ndarray, "sample feature"]) -> Bool[np.nd
     return ~np.isnan(features[:, 0])
 
 
+def _spread_out(
+    held: Float[np.ndarray, "held value"], present: Bool[np.ndarray, " sample"]
+) -> Float[np.ndarray, "sample value"]:
+    """Give each sample its row, NaN where it is missing."""
+    if present.all():
+        return held
+    spread = np.full((len(present), held.shape[1]), np.nan)
+    spread[present] = held
+    return spread
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One record, as class means, deviations from them, and directions of the impact, over the samples it holds.
@@ -96,6 +107,8 @@ class Snapshot:
         As recorded.
     present : array, shape (sample,)
         Samples that the record holds.
+    sample_impacts : array, shape (sample, feature), or None
+        Under impact R V r_i, the residual of each sample in feature space; NaN for missing samples.
     """
 
     class_means: Float[np.ndarray, "class_ feature"]
@@ -104,6 +117,7 @@ class Snapshot:
     impact_f: float
     features: Float[np.ndarray, "sample feature"]
     present: Bool[np.ndarray, " sample"]
+    sample_impacts: Float[np.ndarray, "sample feature"] | None
 
     def over(
         self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]
@@ -114,6 +128,15 @@ class Snapshot:
         features = self.features[samples]
         means = average(features)
         return means, features - means[average.groups]
+
+    def pushes_over(
+        self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]
+    ) -> Float[np.ndarray, "chosen feature"] | None:
+        """Return what pushes some of the samples besides their class: V(r_i − r̄_g), r̄_g the mean of its class."""
+        if self.sample_impacts is None:
+            return None
+        own = self.sample_impacts[samples]
+        return own - average(own)[average.groups]
 
 
 class SnapshotReader:
@@ -174,12 +197,13 @@ class SnapshotReader:
         held = features[present]
         means = average(held)
         directions, sample_impact = self._directions(record, average, held, means, logits[present], present)
-        deviations = held - means[average.groups]
-        if not present.all():
-            deviations, inside = np.full_like(features, np.nan), deviations
-            deviations[present] = inside
+        deviations = _spread_out(held - means[average.groups], present)
+        impacts = None
+        if self.impact == "R":
+            own = sample_impact @ self._classifier_weight(record) if self.hidden else sample_impact
+            impacts = _spread_out(own, present)
         f_statistic = average.f_statistic(sample_impact)
-        return present, Snapshot(means, deviations, directions, f_statistic, features, present)
+        return present, Snapshot(means, deviations, directions, f_statistic, features, present, impacts)
 
     def _directions(
         self,

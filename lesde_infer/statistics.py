@@ -6,7 +6,8 @@ means (``shared``), the contrasts between class means (``contrast``), and the de
 their class mean (``within``). In the first two, an interval's log density depends on the data only
 through the inner products of the increments with the directions of `lesde_infer.impacts` and the
 squared norm of the increments; in the third, through the least-squares growth rate of the deviations and
-the residual variance. Fitting therefore costs the same for 300 and for 3,000,000 samples.
+the residual variance, of all of them or by parts (`lesde_infer.within_statistics`). Fitting therefore costs
+the same for 300 and for 3,000,000 samples.
 
 tests/lesde_infer/test_statistics.py holds the collapsed density against the density of all samples.
 """
@@ -27,6 +28,7 @@ from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_dimension import EffectiveDimension
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
+from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 
@@ -79,41 +81,6 @@ class PatternStatistics:
 
 
 @dataclass(frozen=True)
-class WithinStatistics:
-    """Growth and noise of the deviations from the class means, measured interval by interval.
-
-    The stratum has (n − K)p dimensions, 10³ to 10⁹, so both are measured almost without error in each
-    interval; what the model describes is how they scatter around smooth curves.
-
-    Attributes
-    ----------
-    log_growth : array, shape (time,)
-        log of the least-squares factor by which deviations grew over the interval (κ̂Δ).
-    log_variance : array, shape (time,)
-        log of the residual variance per dimension over the interval (of σ̂ᵢ²Δ), in squared feature units.
-    log_growth_error : array, shape (time,)
-        Standard error of the log growth.
-    dimensions : array, shape (time,)
-        (n − K)p, n being the samples that both ends of the interval hold.
-    """
-
-    log_growth: Float[np.ndarray, " time"]
-    log_variance: Float[np.ndarray, " time"]
-    log_growth_error: Float[np.ndarray, " time"]
-    dimensions: Int[np.ndarray, " time"]
-
-    @property
-    def dimension(self) -> int:
-        """The largest of `dimensions`: that of all intervals, where no sample is missing."""
-        return int(self.dimensions.max())
-
-    @property
-    def log_variance_error(self) -> Float[np.ndarray, " time"]:
-        """Standard error of the log variance: that of the log of a χ² variable, √(2/d)."""
-        return np.sqrt(2.0 / self.dimensions)
-
-
-@dataclass(frozen=True)
 class Statistics:
     """All that a fit needs of a recording.
 
@@ -145,7 +112,9 @@ class Statistics:
     pattern : PatternStatistics
         What a matrix of elasticity needs besides.
     within : WithinStatistics
-        The stratum of deviations.
+        The stratum of deviations, as one.
+    parts : PartStatistics
+        The same by parts, along and across the span of the class means.
     impact_f : array, shape (time,)
         F statistic of the impacts between classes against their scatter within: near 1 where class means
         of the impact differ by no more than the sampling of n probes explains.
@@ -172,6 +141,7 @@ class Statistics:
     shared: StratumStatistics
     pattern: PatternStatistics
     within: WithinStatistics
+    parts: PartStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
     missing: MissingData
@@ -279,7 +249,8 @@ def compute_statistics(
             recording.check_finite(name, until)  # training that diverged is not a gap at the end
     _require_intervals(recording, len(intervals), missing.result(), reader.classes)
     n_features, sizes = recording.features(layer).shape[2], reader.average.sizes
-    dimensions = np.array([(interval.n_samples - len(sizes)) * n_features for interval in intervals])
+    deviations = [interval.deviations for interval in intervals]
+    degrees = np.array([interval.n_samples - len(sizes) for interval in intervals])
     return Statistics(
         impact=impact,
         layer=layer,
@@ -300,7 +271,8 @@ def compute_statistics(
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=_within_statistics(np.array([interval.within for interval in intervals]), dimensions),
+        within=measure_whole(deviations, degrees),
+        parts=measure_parts(deviations, degrees),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
         missing=missing.result(),
@@ -343,23 +315,3 @@ def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " t
     sums = np.stack([np.convolve(column, nearby)[reach : reach + len(products)] for column in products.T], axis=1)
     scale = np.sqrt(sums[:, 1]) * np.sqrt(sums[:, 2])
     return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
-
-
-def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: Int[np.ndarray, " time"]) -> WithinStatistics:
-    """Least-squares growth of the deviations, and what it leaves.
-
-    A change of sign of the deviations (a factor below zero) cannot be a growth; the factor is floored at 10⁻³ there.
-    Where deviations stand still, the residual variance is floored at the rounding error of single precision.
-    """
-    square, product, change_square = products.T
-    factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
-    residual = change_square - factor * product
-    floor = (np.finfo(np.float32).eps ** 2) * square / dimension + np.finfo(np.float64).tiny
-    variance = np.maximum(residual / dimension, floor)
-    growth = 1.0 + np.maximum(factor, -0.999)
-    return WithinStatistics(
-        log_growth=np.log(growth),
-        log_variance=np.log(variance),
-        log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)) / growth,
-        dimensions=dimension,
-    )

@@ -18,6 +18,7 @@ from lesde_infer.cli.options import (
     LayerOption,
     SeedOption,
     UntilOption,
+    WithinOption,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 
@@ -47,6 +48,7 @@ def calibrate(
     elasticity: ElasticityOption = "homogeneous",
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
+    within: WithinOption = "spanned",
     until: UntilOption = None,
     burst: Annotated[
         int, typer.Option(min=1, help="Without FILE: consecutive records at a time; 1 spaces them evenly.")
@@ -76,12 +78,19 @@ def calibrate(
     if file is None:
         if layer is not None or group != "labels" or until is not None:
             raise InputError("--layer, --group and --until are about a recording; give its FILE too, or leave them out")
-        template = simulated_template(impact=impact, elasticity=elasticity, curve=curve, burst=burst)
+        template = simulated_template(impact=impact, elasticity=elasticity, curve=curve, within=within, burst=burst)
     else:
         if burst != 1:
             raise InputError("--burst is about the simulated template; leave it out, since FILE is given")
         template = recorded_template(
-            file, layer=layer, impact=impact, elasticity=elasticity, curve=curve, group=group, until=until
+            file,
+            layer=layer,
+            impact=impact,
+            elasticity=elasticity,
+            curve=curve,
+            group=group,
+            within=within,
+            until=until,
         )
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)

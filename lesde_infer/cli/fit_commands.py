@@ -23,6 +23,7 @@ from lesde_infer.cli.options import (
     SeedOption,
     TimeOption,
     UntilOption,
+    WithinOption,
     numbers,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
@@ -51,6 +52,7 @@ def fit(
     elasticity: ElasticityOption = "homogeneous",
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
+    within: WithinOption = "spanned",
     until: UntilOption = None,
     class_frequencies: FrequenciesOption = None,
     time: TimeOption = "recorded",
@@ -75,6 +77,7 @@ def fit(
             elasticity=elasticity,
             curve=curve,
             group=group,
+            within=within,
             until=until,
             class_frequencies=None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
             time=time,

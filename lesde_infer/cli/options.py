@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 Impact: TypeAlias = Literal["R", "L", "I"]
 Elasticity: TypeAlias = Literal["homogeneous", "matrix"]
 Curve: TypeAlias = Literal["gp", "power", "constant"]
+Within: TypeAlias = Literal["isotropic", "spanned"]
 Group: TypeAlias = Literal["labels", "given_labels"]
 
 LayerOption: TypeAlias = Annotated[str | None, typer.Option(help="Layer to analyse; by default the logits.")]
@@ -25,6 +26,12 @@ CurveOption: TypeAlias = Annotated[
 ]
 GroupOption: TypeAlias = Annotated[
     Group, typer.Option(help="Classes by what samples are, or by what they are trained as.")
+]
+WithinOption: TypeAlias = Annotated[
+    Within,
+    typer.Option(
+        help="Deviations within classes: alike in all directions, or apart along and across the span of class means."
+    ),
 ]
 UntilOption: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Use records up to this step only.")]
 FrequenciesOption: TypeAlias = Annotated[

@@ -95,6 +95,7 @@ def select(
                     elasticity=its_elasticity,
                     curve=its_curve,
                     group=group,
+                    within="isotropic",  # deviations are measured alike whatever the drift, so that ELPDs compare
                     until=until,
                     seed=seed,
                     progress=prefixed(show, name),

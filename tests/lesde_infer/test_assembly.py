@@ -52,14 +52,21 @@ def contrasts_and_impacts(run, case):
     return np.array(increments), np.array(impacts)
 
 
+@pytest.mark.parametrize("within", ["isotropic", "spanned"])
 @pytest.mark.parametrize("impact", ["I", "L", "R"])
-def test_assembly_arranges_every_stratum_once(impact, tmp_path):
+def test_assembly_arranges_every_stratum_once(impact, within, tmp_path):
     statistics = collapse(make_run(3, 3, n_records=6), tmp_path / "run.h5", impact)
-    submodels = assemble(statistics, "gp")
+    submodels = assemble(statistics, "gp", within=within)
     names = [name for submodel in submodels for name in submodel.strata]
-    assert sorted(names) == sorted(set(STRATA) - ({"class_noise"} if impact == "L" else set()))
+    deviations = {
+        "isotropic": {"growth", "individual"},
+        "spanned": {"growth_along", "growth_across", "individual_along", "individual_across"},
+    }[within] | ({"pull"} if within == "spanned" and impact == "R" else set())
+    class_means = {"contrast", "shared"} | ({"class_noise"} if impact != "L" else set())
+    assert sorted(names) == sorted(deviations | class_means)
+    assert set(names) <= set(STRATA)
     assert [submodel.variant.coupled for submodel in submodels] == (
-        [True] + [False] * 2 if impact == "L" else [False] * 5
+        [True] + [False] * len(deviations) if impact == "L" else [False] * len(names)
     )
     for submodel in submodels:
         assert submodel.data.increment_square.shape == (len(submodel.strata), 5)
@@ -70,9 +77,16 @@ def test_assembly_arranges_every_stratum_once(impact, tmp_path):
 
 
 def check_stratum(statistics, data, s, name):
-    lengths, within = statistics.lengths, statistics.within
+    lengths, parts = statistics.lengths, statistics.parts
+    within = {"_along": parts.along, "_across": parts.across}.get(f"_{name.partition('_')[2]}", statistics.within)
     root, is_split = 0.5 * np.log(lengths), statistics.impact != "L"
-    numbers = {"growth": within.log_growth, "individual": within.log_variance - np.log(lengths)}
+    numbers, error = {}, None
+    if name.startswith("growth"):
+        numbers, error = {name: within.log_growth}, within.log_growth_error
+    elif name.startswith("individual"):
+        numbers, error = {name: within.log_variance - np.log(lengths)}, within.log_variance_error
+    elif name == "pull":
+        numbers, error = {name: parts.pull.strength}, parts.pull.error
     if name == "shared" or (name == "contrast" and not is_split):
         stratum = getattr(statistics, name)
         divisor = 3 if name == "contrast" else 1
@@ -84,10 +98,10 @@ def check_stratum(statistics, data, s, name):
     elif name == "class_noise":
         along = statistics.contrast.direction_increment.sum(axis=1) ** 2 / statistics.contrast.direction_square.sum(1)
         expected = (statistics.contrast.increment_square - along, statistics.contrast.dimension - 1, 0.0, 0.0, root)
-    elif name == "growth":
-        expected = (numbers[name] ** 2, 1, lengths, within.log_growth_error, root)
+    elif not name.startswith("individual"):
+        expected = (numbers[name] ** 2, 1, lengths, error, root)
     else:
-        expected = (numbers[name] ** 2, 1, np.ones(5), within.log_variance_error, np.zeros(5))
+        expected = (numbers[name] ** 2, 1, np.ones(5), error, np.zeros(5))
     for field, value in zip(
         ("increment_square", "dimension", "exposure", "error", "log_length"), expected, strict=True
     ):
@@ -98,7 +112,7 @@ def check_stratum(statistics, data, s, name):
     is_number = name in numbers or (name == "contrast" and is_split)
     assert (data.increment[s] != 0).any() == is_number
     assert float(data.is_number[s]) == is_number
-    assert float(data.is_rate[s]) == (name != "individual")
+    assert float(data.is_rate[s]) == (not name.startswith("individual"))
     assert float(data.relaxes[s]) == (name in ("contrast", "shared"))
 
 

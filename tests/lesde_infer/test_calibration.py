@@ -11,10 +11,13 @@ from scipy import stats
 from data_tools import InputError
 from lesde_infer import calibrated_fit, submodel_sampler
 from lesde_infer import calibration as calibration_module
+from lesde_infer.assembly import locate
 from lesde_infer.calibrated_fit import Simulation, rank_truth
+from lesde_infer.calibrated_quantities import quantities
 from lesde_infer.calibration import Calibration, calibrate
 from lesde_infer.calibration_journal import CalibrationJournal
 from lesde_infer.calibration_template import simulated_template, template_steps
+from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import (
     COVERAGE_LEVELS,
     FALSE_ALARM,
@@ -25,6 +28,7 @@ from lesde_infer.rank_statistics import (
     simultaneous_band,
     uniformity_p_value,
 )
+from lesde_infer.simulated_increments import simulate_run
 
 N_SIMULATIONS = 300
 
@@ -272,6 +276,22 @@ def tiny_template():
     return simulated_template(curve="constant", n_records=20)
 
 
+def test_parts_of_deviations_are_calibrated_by_names_of_their_own():
+    """Each rate on the scale of its own stratum, asinh(rate/reference), and each stratum's log likelihood."""
+    template = simulated_template(curve="constant", within="spanned", n_records=12)
+    run = simulate_run(template.submodels, 0, 0)
+    tree = build_posterior(template.statistics, run.submodels, run.truth, mixed=template.mixed)
+    found = quantities(tree, template)
+    for name, stratum in (("kappa", "growth_along"), ("kappa_across", "growth_across"), ("pull", "pull")):
+        data, place = locate(template.submodels, stratum)
+        expected = np.arcsinh(tree["posterior"][name].isel(time=0).to_numpy() / float(data.reference[place]))
+        np.testing.assert_allclose(found[f"{name}[middle]"], expected, rtol=1e-12)
+    for name in ("individual_scale", "individual_scale_across", "pull_scatter", "individual_scatter_across"):
+        np.testing.assert_allclose(found[f"{name}[middle]"], np.log(tree["posterior"][name].isel(time=0)), rtol=1e-12)
+    for stratum in ("growth_along", "growth_across", "pull", "individual_along", "individual_across"):
+        assert {f"degrees[{stratum}]", f"log_likelihood[{stratum}]"} <= found.keys()
+
+
 def test_real_fits_go_on_where_they_were(tiny_template, tmp_path, monkeypatch):
     """A few short fits, in two parts: the second takes up the first, and ranks whatever the chains gave."""
     monkeypatch.setattr(calibrated_fit, "LONGER", ())
@@ -312,6 +332,7 @@ def test_a_tiny_run_is_calibrated(tiny_template):
         {"impact": "L", "curve": "constant", "burst": 2},
         {"impact": "I", "curve": "power"},
         {"impact": "R", "curve": "constant", "elasticity": "matrix"},
+        {"impact": "R", "curve": "constant", "within": "spanned"},
     ],
 )
 def test_fits_are_calibrated(options):

@@ -54,6 +54,7 @@ def test_choices_are_those_of_the_library():
         (options.Elasticity, inference.Elasticity),
         (options.Time, time_axis.TimeChoice),
         (options.Drive, momentum.DriveChoice),
+        (options.Within, inference.Within),
         (recording_commands.Dataset, DatasetName),
         (recording_commands.Architecture, ArchitectureName),
     ):
@@ -322,6 +323,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
     monkeypatch.setattr("lesde_infer.inference.fit", fit)
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
     given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate", "--drive", "filtered"]
+    given += ["--within", "isotropic"]
     assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
@@ -330,6 +332,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         elasticity="homogeneous",
         curve="power",
         group="given_labels",
+        within="isotropic",
         until=150,
         class_frequencies=[0.5, 0.3, 0.2],
         time="learning_rate",

@@ -10,7 +10,6 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
 from lesde_infer import diagnostics, inference
-from lesde_infer.assembly import STRATA
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.inference import ConvergenceError, fit
 from lesde_infer.predictive import check
@@ -45,7 +44,50 @@ def recording_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(recording_path):
-    return fit(recording_path, curve="constant", seed=3)
+    return fit(recording_path, curve="constant", within="isotropic", seed=3)
+
+
+STRATA = ["contrast", "class_noise", "shared", "growth", "individual"]
+PARTS = {"kappa": 0.8e-3, "kappa_across": -1.2e-3, "individual_scale": 4e-3, "individual_scale_across": 1e-3}
+PULL = 4e-3
+
+
+@pytest.fixture(scope="module")
+def by_parts(tmp_path_factory):
+    """A fit of a run whose deviations grow and shake otherwise along the class means than across, and its recording."""
+    path = tmp_path_factory.mktemp("parts") / "run.h5"
+    options = {"global_scale": 2e-3, "class_scale": 1e-3, "impact": "R", "dof": 30.0, "seed": 5, "pull": PULL, **PARTS}
+    generator = np.random.default_rng(2)
+    first = 0.5 * generator.normal(size=(180, K)) + np.repeat(np.eye(K), 60, axis=0)
+    rates = {"alpha": ALPHA, "beta": BETA, "first_features": first}
+    simulate(path, n_classes=K, samples_per_class=60, steps=STEPS, **rates, **options).close()
+    return fit(path, curve="constant", within="spanned", seed=3), path
+
+
+def test_true_rates_of_parts_lie_in_their_intervals(by_parts):
+    posterior = by_parts[0].posterior
+    for name, truth in {**PARTS, "pull": PULL}.items():
+        low, high = np.quantile(posterior[name].isel(time=0), [0.005, 0.995])
+        assert low < truth < high, f"{name}: {truth} outside its 99 % interval {low:.3g} to {high:.3g}"
+        assert high - low < abs(truth), f"{name}: the interval {low:.3g} to {high:.3g} says little"
+
+
+def test_parts_are_reported_and_replicated(by_parts, tmp_path):
+    """JSON has curves of both parts, a saved fit replicates alike, and its simulations hold what was recorded."""
+    result, path = by_parts
+    summary = result.to_json()
+    assert summary["within"] == "spanned"
+    assert {"kappa", "kappa_across", "pull"} <= summary["curves"].keys()
+    assert {"kappa", "kappa_across", "pull"} <= summary["prior_sensitivity"].keys()
+    again = load(result.save(tmp_path / "fit.nc"))
+    assert again.settings.within == "spanned"
+    rates, its = result.interval_rates(50, seed=1), again.interval_rates(50, seed=1)
+    for name in ("kappa", "kappa_across", "pull", "individual_sd", "individual_sd_across"):
+        np.testing.assert_array_equal(getattr(its, name), getattr(rates, name))
+    checked = check(again, path, n_draws=60)
+    for metric in ("within_between_ratio", "nc1", "between_norm"):
+        low, high = np.quantile(checked.predicted[metric][:, -1], [0.005, 0.995])
+        assert low < checked.observed[metric][-1] < high, metric
 
 
 def test_true_rates_lie_in_their_intervals(fitted):
@@ -90,8 +132,8 @@ def test_the_data_tree_follows_the_arviz_schema(fitted):
     )
     assert fitted.posterior["gamma"].dims == ("chain", "draw", "time")
     assert fitted.posterior["tail_index"].dims == ("chain", "draw")
-    assert set(fitted.data["log_likelihood"].data_vars) == set(STRATA)
-    assert list(fitted.posterior["degrees"].coords["stratum"].to_numpy()) == list(STRATA)
+    assert list(fitted.data["log_likelihood"].data_vars) == STRATA
+    assert list(fitted.posterior["degrees"].coords["stratum"].to_numpy()) == STRATA
     for name, values in fitted.data["log_likelihood"].data_vars.items():
         assert np.isfinite(values).all(), name
 
@@ -118,9 +160,9 @@ def test_saved_and_loaded_without_loss(fitted, tmp_path):
 
 
 def test_equal_seeds_give_equal_draws_and_others_do_not(recording_path, fitted):
-    again = fit(recording_path, curve="constant", seed=3)
+    again = fit(recording_path, curve="constant", within="isotropic", seed=3)
     xr.testing.assert_identical(again.posterior.to_dataset(), fitted.posterior.to_dataset())
-    other = fit(recording_path, curve="constant", seed=4)
+    other = fit(recording_path, curve="constant", within="isotropic", seed=4)
     assert not np.array_equal(other.posterior["gamma"], fitted.posterior["gamma"])
     # Two posteriors of one run agree within Monte-Carlo error.
     for name in ("gamma", "kappa"):
@@ -200,9 +242,9 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
     monkeypatch.setattr(inference.ConcurrentSampler, "run_until", remember)
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
-        fit(recording_path, curve="constant")
+        fit(recording_path, curve="constant", within="isotropic")
     assert run_for == [inference.DRAWS, 2 * inference.DRAWS, 4 * inference.DRAWS]
-    accepted = fit(recording_path, curve="constant", allow_unconverged=True)
+    accepted = fit(recording_path, curve="constant", within="isotropic", allow_unconverged=True)
     assert isinstance(accepted, Fit)
     assert accepted.posterior.sizes["draw"] == 4 * inference.DRAWS
     assert not accepted.diagnostics().converged
@@ -215,6 +257,7 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
         ({"impact": "Q"}, "impact 'Q' is unknown; choose one of I, L, R"),
         ({"curve": "spline"}, "curve 'spline' is unknown; choose one of constant, power, gp"),
         ({"group": "colour"}, "group 'colour' is unknown"),
+        ({"within": "round"}, "within 'round' is unknown; choose one of isotropic, spanned"),
         ({"elasticity": "diagonal"}, "elasticity 'diagonal' is unknown; choose one of homogeneous, matrix"),
         ({"until": 60, "curve": "gp"}, "3 records are too few for curve 'gp', which needs 17"),
         ({"until": 0}, "1 record.* up to step 0"),

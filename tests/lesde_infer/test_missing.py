@@ -103,7 +103,7 @@ def test_increments_are_of_the_samples_at_both_ends_and_impacts_of_those_at_the_
         assert getattr(found.within, name)[2] == getattr(less.within, name)[2]
     assert found.impact_f[2] == full.impact_f[2]
     n, p = len(run.labels), run.features.shape[2] if layer == "hidden" else 3
-    np.testing.assert_array_equal(found.within.dimensions, [(n - 3 - (t in (2, 3))) * p for t in range(5)])
+    np.testing.assert_array_equal(found.within.dimension, [(n - 3 - (t in (2, 3))) * p for t in range(5)])
     np.testing.assert_array_equal(found.start_samples, [n, n, n, n - 1, n])
     assert found.missing == MissingData(
         n_missing_samples=1,

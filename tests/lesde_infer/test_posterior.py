@@ -38,17 +38,27 @@ def made_up_run(rng, n_strata, n_intervals, mixed):
     return SampleRun(values, parameters, rng.normal(size=curve), statistics)
 
 
-@pytest.fixture(scope="module", params=[("R", True), ("I", False), ("L", True), ("L", False)], ids=str)
+CLASS_MEANS = {"contrast", "class_noise", "shared"}
+CASES = [
+    ("R", True, "isotropic"),
+    ("R", False, "spanned"),
+    ("I", False, "isotropic"),
+    ("L", True, "spanned"),
+    ("L", False, "isotropic"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def arranged(request, tmp_path_factory):
     """Statistics, draws by stratum (run, place, number of strata) and the data of the strata, and their posterior."""
-    impact, mixed = request.param
+    impact, mixed, within = request.param
     steps = np.arange(12) // 2 * 40 + np.arange(12) % 2 if mixed else np.arange(12) * 20
     run = make_run(3, 3, n_records=12, seed=2)
     path = tmp_path_factory.mktemp("posterior") / "run.h5"
     with run.write(path, steps=steps, time=steps.astype(float)) as recording:
         statistics = compute_statistics(recording, "hidden", impact)
     assert has_mixed_intervals(statistics) is mixed
-    submodels = assemble(statistics, "gp")
+    submodels = assemble(statistics, "gp", within=within)
     rng = np.random.default_rng(0)
     runs = [made_up_run(rng, len(submodel.strata), 11, mixed) for submodel in submodels]
     places = {
@@ -64,9 +74,16 @@ def test_rates_and_densities_are_those_of_their_strata(arranged):
     _, _, _, places, _, tree = arranged
     posterior = tree["posterior"].to_dataset()
     assert list(posterior["stratum"].to_numpy()) == [name for name in STRATA if name in places]
-    for name, variable in (("contrast", "gamma"), ("shared", "global_rate"), ("growth", "kappa")):
-        run, place, _ = places[name]
+    rates = {"contrast": "gamma", "shared": "global_rate", "growth": "kappa", "growth_along": "kappa"}
+    rates |= {"growth_across": "kappa_across", "pull": "pull"}
+    for name in places.keys() & rates.keys():
+        variable, (run, place, _) = rates[name], places[name]
         np.testing.assert_array_equal(posterior[variable], run.parameters.location[:, :, place])
+    scales = {"individual": "individual_scale", "individual_along": "individual_scale"}
+    scales |= {"individual_across": "individual_scale_across"}
+    for name in places.keys() & scales.keys():
+        variable, (run, place, _) = scales[name], places[name]
+        np.testing.assert_allclose(posterior[variable], np.exp(run.parameters.location[:, :, place] / 2), rtol=1e-12)
     np.testing.assert_allclose(posterior["gamma"], posterior["alpha"] - posterior["beta"], rtol=1e-12)
     for name, (run, place, _) in places.items():
         np.testing.assert_array_equal(tree["log_likelihood"][name], run.log_likelihood[:, :, place])
@@ -117,11 +134,16 @@ def test_curves_keep_their_names(arranged):
         along: ("contrast", 1),
         "global_rate": ("shared", 0),
         "global_scale": ("shared", 1),
-        "kappa": ("growth", 0),
-        "growth_scatter": ("growth", 1),
-        "individual_log_variance": ("individual", 0),
-        "individual_scatter": ("individual", 1),
     }
+    parts = {"": ""} if "growth" in places else {"_along": "", "_across": "_across"}
+    for part, suffix in parts.items():
+        expected |= {f"kappa{suffix}": (f"growth{part}", 0), f"growth_scatter{suffix}": (f"growth{part}", 1)}
+        expected |= {
+            f"individual_log_variance{suffix}": (f"individual{part}", 0),
+            f"individual_scatter{suffix}": (f"individual{part}", 1),
+        }
+    if "pull" in places:
+        expected |= {"pull": ("pull", 0), "pull_scatter": ("pull", 1)}
     if impact != "L":
         expected["class_scale"] = ("class_noise", 1)
     if mixed:
@@ -141,6 +163,6 @@ def test_log_priors_are_kept_by_submodel_where_all_are_known(arranged):
     known = [replace(run, log_prior=np.full(DRAWS, float(index))) for index, run in enumerate(runs)]
     priors = build_posterior(statistics, submodels, known, mixed=mixed)["log_prior"].to_dataset()
     joint = ["contrast+shared"] if impact == "L" else ["contrast", "class_noise", "shared"]
-    assert list(priors) == [*joint, "growth", "individual"]
+    assert list(priors) == [*joint, *(name for name in STRATA if name in places.keys() - CLASS_MEANS)]
     assert [float(values[0, 0]) for values in priors.values()] == list(range(len(runs)))
     assert "log_prior" not in build_posterior(statistics, submodels, [*known[:-1], runs[-1]], mixed=mixed).children

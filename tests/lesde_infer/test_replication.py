@@ -121,6 +121,44 @@ def test_noise_along_the_impact_and_across_it_are_replicated_apart():
     np.testing.assert_array_equal(rates.gamma, 0.3)  # whatever attenuation there is: rates are those of the motion
 
 
+def test_deviations_are_replicated_part_by_part():
+    """Without scatter each is its own curve: κ and noise along and across, and the pull; without parts there is one."""
+    one = made_up_fit(1e9)
+    assert replicated_rates(one, 20, seed=0).kappa_across is None
+    assert replicated_rates(one, 20, seed=0).pull is None
+    parts = {"growth": "growth_along", "individual": "individual_along"}
+    added = {"growth_across": "growth", "pull": "growth", "individual_across": "individual"}
+    posterior, constant, observed, densities = (
+        one[name].to_dataset() for name in ("posterior", "constant_data", "observed_data", "log_likelihood")
+    )
+    strata = [parts.get(name, name) for name in STRATA] + list(added)
+    places = [*range(len(STRATA)), *(STRATA.index(like) for like in added.values())]
+    posterior, constant = (data.isel(stratum=places).assign_coords(stratum=strata) for data in (posterior, constant))
+    scales = {"kappa_across": -0.05, "pull": 0.4, "individual_scale_across": 0.6}
+    scales |= dict.fromkeys(("growth_scatter_across", "pull_scatter", "individual_scatter_across"), 1e-9)
+    posterior = posterior.assign({name: xr.full_like(posterior["kappa"], value) for name, value in scales.items()})
+    densities = densities.rename(parts).assign({name: densities[like] for name, like in added.items()})
+    numbers = {
+        "log_growth_along": 0.02 * LENGTHS,
+        "log_growth_across": -0.05 * LENGTHS,
+        "pull_strength": 0.4 * LENGTHS,
+        "log_variance_along": np.log(0.2**2 * LENGTHS),
+        "log_variance_across": np.log(0.6**2 * LENGTHS),
+    }
+    observed = observed.assign({name: ("time", values) for name, values in numbers.items()})
+    constant = constant.assign({f"{name}_error": ("time", np.full(3, 1e-9)) for name in numbers})
+    groups = {"posterior": posterior, "constant_data": constant, "observed_data": observed, "log_likelihood": densities}
+    rates = replicated_rates(xr.DataTree.from_dict(groups), 20, seed=0)
+    for found, expected in (
+        (rates.kappa, np.full(3, 0.02)),
+        (rates.kappa_across, np.full(3, -0.05)),
+        (rates.pull, np.full(3, 0.4)),
+        (rates.individual_sd, 0.2 * np.sqrt(LENGTHS)),
+        (rates.individual_sd_across, 0.6 * np.sqrt(LENGTHS)),
+    ):
+        np.testing.assert_allclose(found, np.tile(expected, (20, 1)), rtol=1e-6)
+
+
 def test_contrasts_that_are_one_stratum_are_replicated_with_one_noise():
     rates = replicated_rates(made_up_fit(3.0, split=False), 20, seed=0)
     np.testing.assert_array_equal(rates.impact_sd, rates.class_sd)

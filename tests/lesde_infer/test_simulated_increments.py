@@ -218,7 +218,7 @@ class TestRuns:
         assert stats.kstest(excess, stats.gamma(2.0, scale=2.0).cdf).pvalue > LEAST_P_VALUE
         exponent = np.array([run.truth[0].values["interval_exponent"] for run in runs]).ravel()
         assert stats.kstest(exponent, stats.norm(0.0, 0.5).cdf).pvalue > LEAST_P_VALUE
-        data, place = locate(template.submodels, "growth")
+        data, place = locate(template.submodels, "growth_along")
         levels = np.array([run.truth[3].values["curve_weights"][0, 0, place, 0] for run in runs])
         law = stats.norm(float(data.prior.level_mean[place]), float(data.prior.level_sd[place]))
         assert stats.kstest(levels, law.cdf).pvalue > LEAST_P_VALUE

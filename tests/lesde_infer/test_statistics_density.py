@@ -172,8 +172,8 @@ def test_gaussian_limit_is_one_dense_normal_over_all_samples(case, tmp_path):
         measured = statistics.within
         variance, growth = np.exp(measured.log_variance[t]), np.exp(measured.log_growth[t])
         spread = ((features[t] - means[labels]) ** 2).sum()
-        residual = measured.dimension * variance + (growth - np.exp(kappa * length)) ** 2 * spread
-        strata += isotropic_normal(residual, measured.dimension, sigma_individual**2 * length)
+        residual = measured.dimension[t] * variance + (growth - np.exp(kappa * length)) ** 2 * spread
+        strata += isotropic_normal(residual, measured.dimension[t], sigma_individual**2 * length)
         np.testing.assert_allclose(strata + log_jacobian, dense, rtol=1e-9)
 
 
