@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 F_TEST_LEVEL = 0.01
 LEAST_PERSISTENCE = 0.97
@@ -73,15 +73,12 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
     """
     rates = {name: _flat(posterior[name]) for name in ("gamma", "global_rate")}
     unlearned = {
-        name: _width(rates[name], prior_widths.attrs[f"{name}_reference"])
-        > LITTLE_LEARNED * prior_widths[name].to_numpy()
+        name: hardly_learned(rates[name], prior_widths.attrs[f"{name}_reference"], prior_widths[name].to_numpy())
         for name in rates
     }
-    sizes = constant["class_size"].to_numpy()
-    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, len(sizes) - 1, sizes.sum() - len(sizes))
-    length = constant["length"].to_numpy()
+    sizes, length = constant["class_size"].to_numpy(), constant["length"].to_numpy()
     where = {
-        "gamma_not_identified": (constant["impact_f"].to_numpy() < critical) | unlearned["gamma"],
+        "gamma_not_identified": impact_within_chance(constant["impact_f"].to_numpy(), sizes) | unlearned["gamma"],
         "beta_not_identified": unlearned["global_rate"],
     }
     if impact == "R":
@@ -91,12 +88,29 @@ def find_flags(posterior: xr.Dataset, constant: xr.Dataset, prior_widths: xr.Dat
         relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
     steps = constant["step"].to_numpy()
-    flags = [
-        Flag(name, int(steps[first]), int(steps[last + 1]), _MESSAGES[name])
-        for name, mask in where.items()
-        for first, last in _stretches(mask)
-    ]
+    flags = [flag for name, mask in where.items() for flag in flags_where(name, mask, steps)]
     return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
+
+
+def flags_where(name: str, mask: Bool[np.ndarray, " time"], steps: Int[np.ndarray, " record"]) -> list[Flag]:
+    """Return a flag for each stretch of intervals that a mask marks."""
+    return [Flag(name, int(steps[first]), int(steps[last + 1]), _MESSAGES[name]) for first, last in _stretches(mask)]
+
+
+def impact_within_chance(
+    impact_f: Float[np.ndarray, " time"], class_sizes: Int[np.ndarray, " class_"]
+) -> Bool[np.ndarray, " time"]:
+    """Tell where class means of the impact differ by no more than chance, by an F test at 1 %."""
+    n_classes = len(class_sizes)
+    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, n_classes - 1, int(class_sizes.sum()) - n_classes)
+    return impact_f < critical
+
+
+def hardly_learned(
+    rates: Float[np.ndarray, "draw time"], reference: float, prior_width: Float[np.ndarray, " time"]
+) -> Bool[np.ndarray, " time"]:
+    """Tell where the posterior of a rate is hardly narrower than its prior, both as standard deviations of u."""
+    return _width(rates, reference) > LITTLE_LEARNED * prior_width
 
 
 def _flat(variable: xr.DataArray) -> Float[np.ndarray, "draw time"]:

@@ -271,7 +271,10 @@ def _constant(
             "log_variance_error": ("time", np.full(len(statistics.lengths), statistics.within.log_variance_error)),
             "dimension": ("stratum", dimension),
         },
-        attrs={"n_features": statistics.n_features},
+        attrs={
+            "n_features": statistics.n_features,
+            "gamma_sampling_error": statistics.gamma_sampling_error,
+        },
     )
 
 

@@ -78,6 +78,15 @@ class Snapshot:
     directions: IntervalDirections
     impact_f: float
 
+    @property
+    def contrast(self) -> Float[np.ndarray, "class_ feature"]:
+        """Contrasts of the impact: hₖ less its mean over classes."""
+        return self.directions.contrast.sum(axis=0)
+
+    def features(self, groups: Int[np.ndarray, " sample"]) -> Float[np.ndarray, "sample feature"]:
+        """Return the features of all samples, given their classes."""
+        return self.class_means[groups] + self.deviations
+
 
 class SnapshotReader:
     """Turns one record of a recording into class means, deviations and directions."""

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.impacts import Impact
+from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
@@ -126,6 +127,8 @@ class Statistics:
     impact_persistence : array, shape (time,)
         Cosine between the contrasts of the impact at an interval's start and at its end, products and squares summed
         over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
+    gamma_sampling_error : float
+        Standard error of γ at the end of the record over draws of the probe (`lesde_infer.probe_sampling`).
     """
 
     impact: Impact
@@ -141,6 +144,7 @@ class Statistics:
     within: WithinStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
+    gamma_sampling_error: float
 
     @property
     def n_classes(self) -> int:
@@ -193,11 +197,17 @@ def compute_statistics(
             f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
         )
     reader = SnapshotReader(recording, layer, impact, group)
+    times = recording.time[: len(steps)]
+    is_end = end_intervals((times[1:] + times[:-1]) / 2)
+    sampling = EndSampling(reader.groups, reader.n_classes)
     intervals = []
     before = reader.read(0)
     for record in range(1, len(steps)):
         after = reader.read(record)
         intervals.append(_Interval.between(before, after))
+        if is_end[record - 1]:
+            length = float(times[record] - times[record - 1])
+            sampling.add(after.features(reader.groups) - before.features(reader.groups), before.contrast, length)
         before = after
     n_features, sizes = before.class_means.shape[1], reader.average.sizes
     n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
@@ -206,7 +216,7 @@ def compute_statistics(
         layer=layer,
         group=group,
         steps=steps,
-        times=recording.time[: len(steps)],
+        times=times,
         class_sizes=sizes,
         n_features=n_features,
         contrast=_stack([interval.contrast for interval in intervals], (len(sizes) - 1) * n_features),
@@ -219,6 +229,7 @@ def compute_statistics(
         within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
+        gamma_sampling_error=sampling.error,
     )
 
 
@@ -254,7 +265,7 @@ class _Interval:
         contrast = increment - mean
         directions = before.directions
         change = after.deviations - before.deviations
-        start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
+        start, end = before.contrast, after.contrast
         return cls(
             contrast=_Products(
                 (directions.contrast**2).sum(axis=(1, 2)),
