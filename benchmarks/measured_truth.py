@@ -34,7 +34,7 @@ from lesde_infer.statistics import Statistics, compute_statistics
 from lesde_infer.truth import TruthCheck, TruthWindow, compare_windows
 
 HERE = Path(__file__).parent
-CHAINS, DRAWS, N_WINDOWS = 2, 600, 10
+CHAINS, DRAWS, N_WINDOWS = 2, 500, 10
 LEAST_COVERAGE, RATIOS, MOST_FLAGGED = 0.92, (0.8, 1.25), 0.2
 
 
@@ -278,7 +278,8 @@ def window_table(outcome: dict[str, Any]) -> list[str]:
         remark = window["flag"] or ("" if window["compatible"] else "**differs**")
         rows.append(
             f"| {window['start_step']}–{window['stop_step']} "
-            f"| {window['measured']:.3g} ± {window['measured_error']:.2g} | {window['pooled']:.3g} | {window['q05']:.3g} · {window['q50']:.3g} · {window['q95']:.3g} "
+            f"| {window['measured']:.3g} ± {window['measured_error']:.2g} | {window['pooled']:.3g} "
+            f"| {window['q05']:.3g} · {window['q50']:.3g} · {window['q95']:.3g} "
             f"| {short:.3g} | {long:.3g} | {remark} |"
         )
     return [*rows, ""]
@@ -293,8 +294,6 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     chosen = [run for run in RUNS if not arguments.only or run.name in arguments.only]
-    for run in chosen:
-        record(run, arguments.work)
     outcomes = [carry_out(run, arguments.work) for run in chosen]
     if not arguments.only:
         arguments.results.mkdir(parents=True, exist_ok=True)

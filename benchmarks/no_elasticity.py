@@ -227,8 +227,8 @@ def page(summaries: list[dict[str, Any]]) -> str:
         "Numbers are shares of the runs of a row.",
         "",
         f"Of {total} runs without elasticity {wrong / total:.1%} have P(γ > 0) > 0.95, and {called / total:.1%} are "
-        f"called elastic (target: at most {MOST:.0%}). Rows marked elastic are so by construction, and show that the test has "
-        "power.",
+        f"called elastic (target: at most {MOST:.0%}). Rows marked elastic are so by construction, and show that the "
+        "test has power.",
         "",
         f"| run, impact | runs | {' | '.join(COLUMNS.values())} |",
         "|---" * (len(COLUMNS) + 2) + "|",
