@@ -113,7 +113,7 @@ class StrataData(NamedTuple):
     n_steps: Float[Array, " time"]
     relative_length: Float[Array, " time"]
     n_classes: Float[Array, ""]
-    relative_size: Float[Array, "stratum_or_1 time_or_1"] = jnp.zeros((1, 1))
+    relative_size: Float[Array, "stratum time"]
 
 
 class Parameters(NamedTuple):
