@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Training small networks on a CPU spends half its time returning and re-asking for memory without these.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
-.PHONY: install demo test test-all lint format bench clean
+.PHONY: install demo test test-all lint format bench truth no-elasticity clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,12 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/fit_speed.py
+
+truth: install
+	$(BIN)/python benchmarks/measured_truth.py
+
+no-elasticity: install
+	$(BIN)/python benchmarks/no_elasticity.py
 
 clean:
 	rm -rf $(VENV) demo-results

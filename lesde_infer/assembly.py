@@ -16,7 +16,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
-from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed
+from lesde_infer.interval_lengths import has_mixed_intervals, neighbouring_mean, relative_length, smoothed
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
@@ -47,6 +47,8 @@ Stratum = Literal[
     "individual_across",
 ]
 STRATA: tuple[Stratum, ...] = get_args(Stratum)
+LEAST_SIZE_DIMENSIONS = 4  # that lie across the impact, so that they tell the size of an interval's noise
+LEAST_RELATIVE_SIZE = 0.01  # of noise, over its mean nearby: class means that stand still would be sure of anything
 COUPLED: tuple[Stratum, ...] = ("contrast", "shared")  # under L
 
 
@@ -93,6 +95,7 @@ class _StratumArrays:
     is_rate: bool
     relaxes: bool
     scale: StratumScale
+    relative_size: Float[np.ndarray, " time"] | None = None
 
 
 def assemble(
@@ -119,7 +122,7 @@ def assemble(
         Submodel(
             names,
             _strata_data(statistics, [strata[name] for name in names], n_components),
-            StrataVariant(curve, names == coupled, mixed),
+            StrataVariant(curve, names == coupled, mixed, sized=names == ("contrast",)),
         )
         for names in groups
     ]
@@ -153,8 +156,14 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
 
     Along the unit vector û of u = Σⱼ uⱼ, the uⱼ being orthogonal, the increment is Σⱼ⟨uⱼ, Δ⟩/|u| and that which
     coefficients cⱼ predict Σⱼ cⱼ|uⱼ|²/|u|. Across it |Δ|² less the first squared remains; what unequal cⱼ (unequal
-    feedback) move across it is left to the noise. The scale of noise along the impact is given in units of that across
-    it, smoothed over neighbours: the interval's own would say that intervals which happened to be quiet are sure of γ.
+    feedback) move across it is left to the noise.
+
+    The scale of noise along the impact is given in units of the interval's own noise across it, s. Steps of gradient
+    descent differ in size, at batch size 1 by orders of magnitude, and both parts grow with it: if noise is alike all
+    around, its part along the impact over s is a Student-t with as many degrees of freedom as s has dimensions, however
+    sizes scatter. So does the drift, a large step being one along a large gradient: how far it does is learned from the
+    relative size of the interval's noise (`lesde_infer.model`). Otherwise intervals that happened to be quiet would
+    decide γ. Where less than `LEAST_SIZE_DIMENSIONS` lie across, s is too noisy; it is smoothed over neighbours then.
     """
     stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
     length = np.sqrt(np.maximum(stratum.direction_square.sum(axis=1), TINY))
@@ -162,7 +171,14 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     # One contrast of one feature has nothing across; its noise is then that along.
     across = np.maximum(stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0), TINY)
     dimension, effective = max(stratum.dimension - 1, 1), max(stratum.effective_dimension - 1.0, 1.0)
-    log_noise = smoothed(0.5 * np.log(across / dimension), statistics.n_steps)
+    log_noise = 0.5 * np.log(across / dimension)
+    relative_size = None
+    if stratum.dimension > LEAST_SIZE_DIMENSIONS:
+        nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps)
+        relative_size = np.exp(log_noise) / nearby - 1.0
+        log_noise = np.maximum(log_noise, np.log(LEAST_RELATIVE_SIZE * nearby))
+    else:
+        log_noise = smoothed(log_noise, statistics.n_steps)
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
     along = _StratumArrays(
@@ -178,6 +194,7 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         is_rate=True,
         relaxes=True,
         scale=rate_scale(unit * increment, unit * np.exp(log_noise), ones).relative(),
+        relative_size=relative_size,
     )
     noise = np.sqrt(across / dimension / lengths)
     none = np.zeros((len(lengths), 1))
@@ -277,4 +294,5 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),
         n_classes=jnp.asarray(statistics.n_classes, float),
+        relative_size=jnp.stack([none if s.relative_size is None else s.relative_size for s in strata]),
     )

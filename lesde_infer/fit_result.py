@@ -171,7 +171,8 @@ class Fit:
     def verdict(self) -> Verdict:
         """Probabilities of elasticity and separation, and the verdict in words."""
         probability = float(self.data.attrs["probability_separable"])
-        return judge(self.posterior.to_dataset(), self.flags, int(self.steps[-1]), probability)
+        error = float(self._constant.attrs.get("gamma_sampling_error", 0.0))  # earlier versions did not keep it
+        return judge(self.posterior.to_dataset(), self.flags, int(self.steps[-1]), probability, error)
 
     def summary(self) -> xr.Dataset:
         """Tabulate the posterior: one row a parameter, curves at up to 20 of their intervals.

@@ -86,16 +86,15 @@ def find_flags(
     """
     rates = {name: _flat(posterior[name]) for name in ("gamma", "global_rate")}
     unlearned = {
-        name: _width(rates[name], prior_widths.attrs[f"{name}_reference"])
-        > LITTLE_LEARNED * prior_widths[name].to_numpy()
+        name: hardly_learned(rates[name], prior_widths.attrs[f"{name}_reference"], prior_widths[name].to_numpy())
         for name in rates
     }
     sizes = constant["class_size"].to_numpy()
     n_samples = constant["start_samples"].to_numpy() if "start_samples" in constant else sizes.sum()
-    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, len(sizes) - 1, n_samples - len(sizes))
     length = constant["length"].to_numpy()
     where = {
-        "gamma_not_identified": (constant["impact_f"].to_numpy() < critical) | unlearned["gamma"],
+        "gamma_not_identified": impact_within_chance(constant["impact_f"].to_numpy(), len(sizes), n_samples)
+        | unlearned["gamma"],
         "beta_not_identified": unlearned["global_rate"],
     }
     if impact == "R":
@@ -105,11 +104,7 @@ def find_flags(
         relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
     steps, starts = constant["step"].to_numpy(), interval_starts(constant)
-    flags = [
-        Flag(name, int(steps[starts[first]]), int(steps[starts[last] + 1]), _MESSAGES[name])
-        for name, mask in where.items()
-        for first, last in _stretches(mask)
-    ]
+    flags = [flag for name, mask in where.items() for flag in flags_where(name, mask, steps, starts)]
     if missing is not None and not missing.is_complete:
         flags.append(Flag("missing_data", missing.start_step, missing.stop_step, missing.sentence))
     return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
@@ -120,6 +115,31 @@ def interval_starts(constant: xr.Dataset) -> Int[np.ndarray, " time"]:
     if "start_record" in constant:
         return constant["start_record"].to_numpy()
     return np.arange(constant.sizes["record"] - 1)
+
+
+def flags_where(
+    name: str, mask: Bool[np.ndarray, " time"], steps: Int[np.ndarray, " record"], starts: Int[np.ndarray, " time"]
+) -> list[Flag]:
+    """Return a flag for each stretch of intervals that a mask marks, given the record at which each starts."""
+    return [
+        Flag(name, int(steps[starts[first]]), int(steps[starts[last] + 1]), _MESSAGES[name])
+        for first, last in _stretches(mask)
+    ]
+
+
+def impact_within_chance(
+    impact_f: Float[np.ndarray, " time"], n_classes: int, n_samples: Int[np.ndarray, " time"] | int
+) -> Bool[np.ndarray, " time"]:
+    """Tell where class means of the impact differ by no more than chance, by an F test at 1 %."""
+    critical = scipy.stats.f.ppf(1.0 - F_TEST_LEVEL, n_classes - 1, n_samples - n_classes)
+    return impact_f < critical
+
+
+def hardly_learned(
+    rates: Float[np.ndarray, "draw time"], reference: float, prior_width: Float[np.ndarray, " time"]
+) -> Bool[np.ndarray, " time"]:
+    """Tell where the posterior of a rate is hardly narrower than its prior, both as standard deviations of u."""
+    return _width(rates, reference) > LITTLE_LEARNED * prior_width
 
 
 def _flat(variable: xr.DataArray) -> Float[np.ndarray, "draw time"]:

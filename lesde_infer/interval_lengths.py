@@ -1,11 +1,14 @@
 """Short and long intervals: whether they alternate, and where between the shortest and the longest each lies."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from lesde_infer.statistics import Statistics
 
 NEIGHBOURS = 5  # intervals of like length, before and after, that are smoothed over
+NEARBY = 10  # the same, that a mean is taken over: noise has heavy tails, and means need more of it than medians
 MIXED_LENGTH_RATIO = 3.0  # intervals this unequal tell the scaling of noise with length apart from its change in time
 
 
@@ -23,10 +26,26 @@ def relative_length(n_steps: Int[np.ndarray, " time"]) -> Float[np.ndarray, " ti
 
 def smoothed(values: Float[np.ndarray, " time"], n_steps: Int[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
     """Median over neighbouring intervals, those that are short among themselves and those that are long."""
-    smoothed = np.empty_like(values)
+    return _over_neighbours(values, n_steps, NEIGHBOURS, np.median)
+
+
+def neighbouring_mean(
+    values: Float[np.ndarray, " time"], n_steps: Int[np.ndarray, " time"]
+) -> Float[np.ndarray, " time"]:
+    """Mean over more neighbouring intervals, those that are short among themselves and those that are long."""
+    return _over_neighbours(values, n_steps, NEARBY, np.mean)
+
+
+def _over_neighbours(
+    values: Float[np.ndarray, " time"],
+    n_steps: Int[np.ndarray, " time"],
+    reach: int,
+    summary: Callable[[Float[np.ndarray, " nearby"]], np.floating],
+) -> Float[np.ndarray, " time"]:
+    found = np.empty_like(values)
     is_long = relative_length(n_steps) >= 0.5
     for kind in (is_long, ~is_long):
         chosen = np.flatnonzero(kind)
         for place, index in enumerate(chosen):
-            smoothed[index] = np.median(values[chosen[max(place - NEIGHBOURS, 0) : place + NEIGHBOURS + 1]])
-    return smoothed
+            found[index] = summary(values[chosen[max(place - reach, 0) : place + reach + 1]])
+    return found

@@ -56,9 +56,9 @@ class IntervalProducts:
         mean = increment.mean(axis=0)
         contrast = increment - mean
         directions = before.directions
-        noise[0].add(contrast, directions.contrast.sum(axis=0), n_steps)
+        noise[0].add(contrast, before.contrast, n_steps)
         noise[1].add(mean, directions.shared.sum(axis=0), n_steps)
-        start, end = directions.contrast.sum(axis=0), after.directions.contrast.sum(axis=0)
+        start, end = before.contrast, after.contrast
         return cls(
             contrast=StratumProducts(
                 (directions.contrast**2).sum(axis=(1, 2)),

@@ -138,6 +138,11 @@ class Snapshot:
         own = self.sample_impacts[samples]
         return own - average(own)[average.groups]
 
+    @property
+    def contrast(self) -> Float[np.ndarray, "class_ feature"]:
+        """Contrasts of the impact: hₖ less its mean over classes."""
+        return self.directions.contrast.sum(axis=0)
+
 
 class SnapshotReader:
     """Turns one record of a recording into class means, deviations and directions."""

@@ -26,6 +26,7 @@ from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_dimension import EffectiveDimension
+from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
@@ -123,6 +124,8 @@ class Statistics:
         over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
     missing : MissingData
         What was left out.
+    gamma_sampling_error : float
+        Standard error of γ at the end of the record over draws of the probe (`lesde_infer.probe_sampling`).
     """
 
     impact: Impact
@@ -145,6 +148,7 @@ class Statistics:
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
     missing: MissingData
+    gamma_sampling_error: float
 
     @property
     def stops(self) -> Int[np.ndarray, " time"]:
@@ -222,6 +226,8 @@ def compute_statistics(
     reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
     axis = time_axis(recording, time)
     times = axis.times[: len(steps)]
+    is_end = end_intervals((times[1:] + times[:-1]) / 2)
+    sampling = EndSampling(reader.groups, reader.n_classes)
     intervals, starts, start_samples = [], [], []
     noise = EffectiveDimension(), EffectiveDimension()  # of contrasts, and of the mean over classes
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
@@ -242,6 +248,9 @@ def compute_statistics(
             n_steps = int(steps[record] - steps[record - 1])
             intervals.append(IntervalProducts.between(before, after, average, common, n_steps, noise))
             starts.append(record - 1)
+            if is_end[record - 1]:
+                length = float(times[record] - times[record - 1])
+                sampling.add(after.features - before.features, before.contrast, length)
             start_samples.append(int(np.count_nonzero(held_before)))
         before = after
     if not held.any():
@@ -276,6 +285,7 @@ def compute_statistics(
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
         missing=missing.result(),
+        gamma_sampling_error=sampling.error,
     )
 
 

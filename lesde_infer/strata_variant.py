@@ -13,11 +13,12 @@ from lesde_infer.model import Parameters, StrataData, sample_parameters, strata_
 
 @dataclass(frozen=True)
 class StrataVariant:
-    """Family of curves, whether strata are coupled, whether interval lengths are mixed: see `lesde_infer.model`."""
+    """Family of curves, whether strata are coupled, whether lengths are mixed, and sizes known: `lesde_infer.model`."""
 
     curve: Curve
     coupled: bool
     mixed: bool
+    sized: bool = False
 
     @property
     def dense_mass(self) -> bool:
@@ -26,12 +27,12 @@ class StrataVariant:
 
     def model(self, data: StrataData) -> None:
         """Run the model."""
-        strata_model(data, curve=self.curve, coupled=self.coupled, mixed=self.mixed)
+        strata_model(data, curve=self.curve, coupled=self.coupled, mixed=self.mixed, sized=self.sized)
 
     def parameters(self, values: dict[str, Array], data: StrataData) -> Parameters:
         """Return the parameters of the strata at values of the model's sites."""
         substituted = numpyro.handlers.substitute(sample_parameters, data=values)
-        return substituted(data, curve=self.curve, mixed=self.mixed)
+        return substituted(data, curve=self.curve, mixed=self.mixed, sized=self.sized)
 
     def information(self, values: dict[str, Array], data: StrataData) -> dict[str, Array]:
         """Return the information in the weights of each curve."""

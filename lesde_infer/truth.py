@@ -39,7 +39,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from data_tools.drift_measures import SeparationRates
 from data_tools.errors import InputError
@@ -202,13 +202,53 @@ def check_truth(fit: "Fit", recording: str | os.PathLike[str] | Recording, *, n_
         rates = measured.onestep_rates(weights)
         tangent = measured.tangent_rates(weights)
         explained = explained_drift(fit, measured)
+    windows, notes = compare_windows(
+        fit.steps, gamma_per_step(fit), fit.flags, measured.steps, rates, tangent, n_windows
+    )
+    if not windows:
+        raise InputError(
+            f"{opened.path}: elasticity was measured {len(measured.steps)} times, which leaves no window with "
+            f"{LEAST_SNAPSHOTS}; take fewer windows (--windows), or measure more often"
+        )
+    return TruthCheck(tuple(windows), explained, (*notes, *_remarks(measured)))
+
+
+def compare_windows(
+    steps: Int[np.ndarray, " record"],
+    draws: Float[np.ndarray, "draw time"],
+    flags: Sequence["Flag"],
+    measured_steps: Int[np.ndarray, " snapshot"],
+    rates: SeparationRates,
+    tangent: Float[np.ndarray, " snapshot"] | None,
+    n_windows: int,
+) -> tuple[list[TruthWindow], list[str]]:
+    """Compare draws of γ with measured rates in windows of equal length.
+
+    Parameters
+    ----------
+    steps : array, shape (record,)
+        Optimizer steps done at each record.
+    draws : array, shape (draw, time)
+        γ per optimizer step in each interval between records.
+    flags : sequence of Flag
+        Flags of the fit.
+    measured_steps, rates, tangent
+        Optimizer steps done at each measurement, the rate of real steps, and that of the tangent drift if measured.
+    n_windows : int
+        Windows to divide the record into.
+
+    Returns
+    -------
+    list of TruthWindow, list of str
+        Windows in order of time, and which were left out, and why.
+    """
     tangent = np.full(rates.rate.shape, np.nan) if tangent is None else tangent
-    edges = np.rint(np.linspace(fit.steps[0], fit.steps[-1], n_windows + 1)).astype(np.int64)
-    middles, draws = interval_middles(fit), gamma_per_step(fit)
+    edges = np.rint(np.linspace(steps[0], steps[-1], n_windows + 1)).astype(np.int64)
+    middles = (steps[1:] + steps[:-1]) / 2.0
     windows, notes = [], []
     for number, (start, stop) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         end = stop + (number == n_windows - 1)  # the last step belongs to the last window
-        inside = (measured.steps >= start) & (measured.steps < end) & np.isfinite(rates.rate)
+        inside = (measured_steps >= start) & (measured_steps < end) & np.isfinite(rates.rate)
         intervals = (middles >= start) & (middles < stop)
         count = int(np.count_nonzero(inside))
         if count < LEAST_SNAPSHOTS or not intervals.any():
@@ -219,15 +259,10 @@ def check_truth(fit: "Fit", recording: str | os.PathLike[str] | Recording, *, n_
             continue
         low, median, high = np.quantile(np.median(draws[:, intervals], axis=1), [0.05, 0.5, 0.95]).tolist()
         typical, ratio_of_sums = median_rate(rates, inside), rates.pooled(inside)
-        flag = covering_flag(fit.flags, start, stop)
+        flag = covering_flag(flags, start, stop)
         window = (start, stop, count, *typical, *ratio_of_sums, _median(tangent[inside]), low, median, high, flag)
         windows.append(TruthWindow(*window))
-    if not windows:
-        raise InputError(
-            f"{opened.path}: elasticity was measured {len(measured.steps)} times, which leaves no window with "
-            f"{LEAST_SNAPSHOTS}; take fewer windows (--windows), or measure more often"
-        )
-    return TruthCheck(tuple(windows), explained, (*notes, *_remarks(measured)))
+    return windows, notes
 
 
 def gamma_per_step(fit: "Fit") -> Float[np.ndarray, "draw time"]:

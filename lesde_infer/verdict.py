@@ -4,6 +4,9 @@ Phases follow the separation theorem (Zhang, Wang, Su 2021, Theorem 1), which fo
 classes separate if γ(t) ≫ 1/t and do not if γ(t) ≪ 1/t: ``separating`` is γ > 0 at the end with a tail index
 below 1, ``too_weak`` γ > 0 with a tail index of 1 or more, ``not_elastic`` γ ≤ 0. They speak of the limit; beside
 them stands the probability that the classes are separable at the last record, by simulation of the fitted SDE.
+
+γ at the end is that of the network, not of the samples that happened to be probed: the posterior, which is about these,
+is widened by the error of sampling them (`lesde_infer.probe_sampling`).
 """
 
 import math
@@ -14,8 +17,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from lesde_infer.flags import Flag
+from lesde_infer.probe_sampling import end_intervals
 
-END_SHARE = 0.1  # of the record: γ at the end is its average over the last tenth
 SURE, LIKELY = 0.95, 0.8
 
 
@@ -49,7 +52,7 @@ class Verdict:
     probability_gamma_positive : float
         Posterior probability that γ, averaged over the last tenth of the record, is positive.
     gamma_end : Interval
-        That average, per unit time.
+        That average, per unit time, with the error of sampling the probe.
     tail_index : Interval
         Local tail index of γ (`lesde_infer.posterior`).
     paper_tail_index : Interval
@@ -71,11 +74,22 @@ class Verdict:
     sentence: str
 
 
-def judge(posterior: xr.Dataset, flags: list[Flag], last_step: int, probability_separable: float) -> Verdict:
-    """Return the verdict of a posterior."""
-    time = posterior["time"].to_numpy()
-    late = time >= time[-1] - END_SHARE * (time[-1] - time[0])
-    gamma_end = posterior["gamma"].isel(time=np.flatnonzero(late)).mean("time").to_numpy().ravel()
+def gamma_at_end(gamma: xr.DataArray, sampling_error: float) -> Float[np.ndarray, " draw"]:
+    """Return draws of γ averaged over the last tenth of the record, with the error of sampling the probe."""
+    late = np.flatnonzero(end_intervals(gamma["time"].to_numpy()))
+    draws = gamma.isel(time=late).mean("time").to_numpy().ravel()
+    return draws + sampling_error * np.random.default_rng(len(draws)).normal(size=draws.shape)
+
+
+def judge(
+    posterior: xr.Dataset,
+    flags: list[Flag],
+    last_step: int,
+    probability_separable: float,
+    sampling_error: float = 0.0,
+) -> Verdict:
+    """Return the verdict of a posterior; ``sampling_error`` is that of γ over draws of the probe, per unit time."""
+    gamma_end = gamma_at_end(posterior["gamma"], sampling_error)
     tail = posterior["tail_index"].to_numpy().ravel()
     positive = gamma_end > 0
     probability = float(positive.mean())

@@ -122,14 +122,14 @@ def expected_increment(means, operator, constant, length):
     return linalg.expm(augmented * length)[:size, size].reshape(means.shape)
 
 
-def neighbouring_median(values, n_steps, reach=5):
+def neighbouring_median(values, n_steps, reach=5, summary=np.median):
     """Median over an interval and the ``reach`` before and after it that are as short, or as long, as it is."""
     middle = np.sqrt(n_steps.min() * n_steps.max())
     result = []
     for i, n in enumerate(n_steps):
         alike = [j for j, other in enumerate(n_steps) if (other >= middle) == (n >= middle)]
         place = alike.index(i)
-        result.append(np.median([values[j] for j in alike[max(place - reach, 0) : place + reach + 1]]))
+        result.append(summary([values[j] for j in alike[max(place - reach, 0) : place + reach + 1]]))
     return np.array(result)
 
 
@@ -195,5 +195,6 @@ def random_strata(
         n_steps=jnp.asarray(steps, float),
         relative_length=jnp.asarray(relative_log_length(steps) if mixed else np.ones(n_intervals)),
         n_classes=jnp.asarray(n_classes, float),
+        relative_size=jnp.zeros((n_strata, n_intervals)),
     )
     return data, directions, increments

@@ -17,8 +17,8 @@ from scipy import stats
 from scipy.linalg import helmert
 
 from lesde_infer._jax import jnp
-from lesde_infer.assembly import STRATA, assemble, locate
-from lesde_infer.interval_lengths import NEIGHBOURS, has_mixed_intervals
+from lesde_infer.assembly import LEAST_RELATIVE_SIZE, STRATA, assemble, locate
+from lesde_infer.interval_lengths import NEARBY, has_mixed_intervals
 from lesde_infer.model import Parameters, increment_density
 from lesde_infer.priors import ATTENUATION, NOISE_RATIO_SPREAD, NOISE_SPREAD, TINY
 from lesde_infer.statistics import compute_statistics
@@ -198,15 +198,41 @@ def expected_increment_of(means, drift, length):
     return (increment - increment.mean(axis=0)).ravel()
 
 
-def test_noise_along_the_impact_is_in_units_of_that_across_smoothed_over_intervals_of_like_length(tmp_path):
-    statistics = in_bursts(tmp_path / "run.h5")
+def log_noise_across(statistics):
     contrast = statistics.contrast
     along = contrast.direction_increment.sum(axis=1) ** 2 / contrast.direction_square.sum(axis=1)
-    across = 0.5 * np.log((contrast.increment_square - along) / (contrast.dimension - 1))
+    return 0.5 * np.log((contrast.increment_square - along) / (contrast.dimension - 1))
+
+
+def test_noise_along_the_impact_is_in_units_of_that_across_in_the_same_interval(tmp_path):
+    statistics = in_bursts(tmp_path / "run.h5")
     data, _ = locate(assemble(statistics, "gp"), "contrast")
-    np.testing.assert_allclose(data.log_length[0], neighbouring_median(across, statistics.n_steps), rtol=1e-10)
+    np.testing.assert_allclose(data.log_length[0], log_noise_across(statistics), rtol=1e-10)
     levels = [float(getattr(data.prior, name)[1]) for name in ("level_mean", "level_sd", "slope_sd", "amplitude_sd")]
     assert levels == [0.0, *NOISE_RATIO_SPREAD]
+
+
+def test_where_little_lies_across_noise_is_smoothed_over_intervals_of_like_length(tmp_path):
+    run = make_run(2, 3, n_records=24, seed=3)
+    statistics = collapse(run, tmp_path / "run.h5", steps=BURSTS, time=BURSTS.astype(float))
+    data, _ = locate(assemble(statistics, "gp"), "contrast")
+    expected = neighbouring_median(log_noise_across(statistics), statistics.n_steps)
+    np.testing.assert_allclose(data.log_length[0], expected, rtol=1e-10)
+    np.testing.assert_array_equal(data.relative_size, 0.0)
+
+
+def test_relative_size_is_noise_over_its_mean_in_intervals_of_like_length_nearby(tmp_path):
+    statistics = in_bursts(tmp_path / "run.h5")
+    submodels = assemble(statistics, "gp")
+    data, _ = locate(submodels, "contrast")
+    size = np.exp(log_noise_across(statistics))
+    for start in (0, 1):  # 12 short intervals, whose neighbours reach 10 to either side, and 11 long ones
+        own = size[start::2]
+        for place, value in enumerate(own):
+            nearby = own[max(place - NEARBY, 0) : place + NEARBY + 1].mean()
+            assert float(data.relative_size[0, start + 2 * place]) == pytest.approx(value / nearby - 1.0, rel=1e-9)
+    assert [submodel.variant.sized for submodel in submodels] == [s.strata == ("contrast",) for s in submodels]
+    np.testing.assert_array_equal(locate(submodels, "class_noise")[0].relative_size, 0.0)
 
 
 def scaled(statistics, factors):
@@ -230,16 +256,17 @@ def test_noise_of_long_intervals_says_nothing_of_short_ones(tmp_path):
     np.testing.assert_allclose(changed, np.where(is_long, np.log(1e3), 0.0), atol=1e-10)
 
 
-def test_an_interval_that_happens_to_be_quiet_is_not_sure_of_itself(tmp_path):
-    """Its own noise hardly enters its unit, and that of intervals further off not at all."""
+def test_an_interval_that_stands_still_is_not_sure_of_itself(tmp_path):
+    """Its noise is at least a hundredth of that nearby, and that of others is their own."""
     statistics = in_bursts(tmp_path / "run.h5")
-    quiet, places = np.ones(23), np.arange(23)
-    quiet[4] = 1e-6
-    changed = unit_of_noise(scaled(statistics, quiet)) - unit_of_noise(statistics)
-    near = (np.abs(places - 4) <= 2 * NEIGHBOURS) & (places % 2 == 0)
-    assert np.abs(changed).max() < 1.0
-    np.testing.assert_array_equal(changed[~near], 0.0)
-    assert (changed[near] != 0).any()
+    still = np.ones(23)
+    still[4] = 1e-6
+    changed = unit_of_noise(scaled(statistics, still)) - unit_of_noise(statistics)
+    size = np.exp(log_noise_across(statistics))
+    size[4] *= 1e-6
+    floor = np.log(LEAST_RELATIVE_SIZE * size[::2].mean())  # all 12 short intervals are near
+    assert changed[4] == pytest.approx(floor - log_noise_across(statistics)[4], rel=1e-2)
+    np.testing.assert_allclose(np.delete(changed, 4), 0.0, atol=1e-12)
 
 
 def test_class_means_that_stand_still_leave_everything_finite(tmp_path):

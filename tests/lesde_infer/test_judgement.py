@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from lesde_infer.diagnostics import diagnose, table
 from lesde_infer.flags import find_flags
@@ -184,3 +185,15 @@ def test_the_sentence_says_what_is_sure_and_what_is_not():
     assert "not resolved" in judge(posterior(0.02 * noise(6, 1)), [], 1000, 0.01).sentence
     flags = find_flags(posterior(ELASTIC), constants(impact_f=0.5), prior_widths(), impact="R")
     assert "cannot be told" in judge(posterior(ELASTIC), flags, 1000, 0.01).sentence
+
+
+def test_the_error_of_sampling_the_probe_widens_gamma_at_the_end():
+    gamma = 2.0 + 0.1 * noise(7, 1)
+    sure, wider = judge(posterior(gamma), [], 1000, 0.5), judge(posterior(gamma), [], 1000, 0.5, 2.0)
+    assert sure.probability_gamma_positive == 1.0
+    expected = stats.norm.cdf(2.0 / np.hypot(0.1, 2.0))
+    error = np.sqrt(expected * (1.0 - expected) / (CHAINS * DRAWS))
+    assert abs(wider.probability_gamma_positive - expected) < 4.0 * error
+    assert wider.gamma_end.q95 - wider.gamma_end.q05 == pytest.approx(2 * 1.645 * np.hypot(0.1, 2.0), rel=0.1)
+    assert "not resolved" in wider.sentence
+    assert sum(wider.phase_probabilities.values()) == pytest.approx(1.0)

@@ -17,7 +17,7 @@ from lesde_infer.statistics import compute_statistics
 DRAWS = (2, 5)  # chains and draws
 
 
-def made_up_run(rng, n_strata, n_intervals, mixed):
+def made_up_run(rng, n_strata, n_intervals, mixed, sized):
     """Draws of a model of some strata that no sampler drew."""
     curve = (*DRAWS, n_strata, n_intervals)
     parameters = Parameters(
@@ -35,6 +35,8 @@ def made_up_run(rng, n_strata, n_intervals, mixed):
     }
     names = ("n_steps", "energy", "lp", "acceptance_rate", "step_size")
     statistics = {name: rng.normal(size=DRAWS) for name in names} | {"diverging": np.zeros(DRAWS, bool)}
+    if sized:
+        values["size_slope"] = rng.normal(size=(*DRAWS, n_strata, 1 + mixed))
     return SampleRun(values, parameters, rng.normal(size=curve), statistics)
 
 
@@ -60,7 +62,7 @@ def arranged(request, tmp_path_factory):
     assert has_mixed_intervals(statistics) is mixed
     submodels = assemble(statistics, "gp", within=within)
     rng = np.random.default_rng(0)
-    runs = [made_up_run(rng, len(submodel.strata), 11, mixed) for submodel in submodels]
+    runs = [made_up_run(rng, len(submodel.strata), 11, mixed, submodel.variant.sized) for submodel in submodels]
     places = {
         name: (run, place, len(submodel.strata))
         for submodel, run in zip(submodels, runs, strict=True)
@@ -102,6 +104,15 @@ def test_noise_scales_are_per_root_of_time(arranged):
             data, _ = locate(submodels, "contrast")
             expected = expected * np.exp(np.asarray(data.log_length)[0]) / np.sqrt(statistics.lengths)
         np.testing.assert_allclose(posterior[variable], expected, rtol=1e-12, err_msg=name)
+
+
+def test_how_the_drift_follows_sizes_is_told_where_there_are_sizes(arranged):
+    impact, mixed, _, places, _, tree = arranged
+    posterior = tree["posterior"].to_dataset()
+    assert ("size_slope" in posterior) == (impact != "L")
+    if impact != "L":
+        own = places["contrast"][0].values["size_slope"][:, :, 0]
+        np.testing.assert_array_equal(posterior["size_slope"], own if mixed else own[:, :, 0])
 
 
 def test_what_tells_short_intervals_from_long_ones_is_there_where_both_are(arranged):

@@ -25,6 +25,7 @@ from lesde_infer.statistics import compute_statistics
 # One row for each stratum of class means; see `STRATA_OF_MEANS`.
 DEGREES = np.array([[1.3, 4.0], [7.0, 2.5], [3.0, 3.0]])
 EXPONENT = np.array([-0.4, 0.1, 0.2])
+SIZE_SLOPE = np.array([[1.2, 0.3], [0.0, 0.0], [0.0, 0.0]])
 STRATA_OF_MEANS = ("contrast", "class_noise", "shared")
 
 
@@ -50,7 +51,7 @@ def collapsed_log_density(statistics, locations, log_scales, attenuation):
         rows = [STRATA_OF_MEANS.index(name) for name in submodel.strata if name in STRATA_OF_MEANS]
         if not rows:
             continue
-        values = (locations, log_scales, attenuation, DEGREES, EXPONENT)
+        values = (locations, log_scales, attenuation, DEGREES, EXPONENT, SIZE_SLOPE)
         parameters = Parameters(*(jnp.asarray(value[rows]) for value in values))
         found = interval_log_density(parameters, submodel.data, coupled=submodel.variant.coupled)
         densities |= dict(zip(submodel.strata, np.asarray(found), strict=True))
@@ -91,7 +92,12 @@ def sample_by_sample_log_density(run, case, locations, log_scales, attenuation):
         u_seen - (u_seen @ u) * u for u, u_seen in zip(units, [(contrasts @ s).ravel() for s in seen], strict=True)
     ]
     size = np.array([np.linalg.norm(rest) for rest in rests]) / np.sqrt(max(len(rests[0]) - 1, 1))
-    across = np.exp(neighbouring_median(np.log(size), n_steps))
+    if case == "L" or len(rests[0]) <= 4:  # sizes are not told
+        across, relative = np.exp(neighbouring_median(np.log(size), n_steps)), np.zeros(len(lengths))
+    else:
+        nearby = neighbouring_median(size, n_steps, reach=10, summary=np.mean)
+        across, relative = np.maximum(size, 0.01 * nearby), size / nearby - 1.0
+    surviving[0] *= 1.0 + (SIZE_SLOPE[0, 0] * (1 - x) + SIZE_SLOPE[0, 1] * x) * relative
     result = {name: np.zeros(len(lengths)) for name in STRATA_OF_MEANS}
     for t, length in enumerate(lengths):
         roots = scales[:, t] * np.sqrt(length)
