@@ -142,7 +142,7 @@ def fitted(path: Path, out: Path, schedule: Schedule) -> dict[str, Any]:
             rows.append({})
             continue
         quantiles = np.quantile(np.median(gamma[:, :, inside], axis=2), [0.05, 0.5, 0.95])
-        covered = [flagged_share(result.flags(), name, start, stop) for name in FLAGS]
+        covered = [flagged_share(result.flags, name, start, stop) for name in FLAGS]
         rows.append(
             {
                 "q05": quantiles[0],
