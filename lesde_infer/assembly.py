@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
@@ -27,7 +27,7 @@ from lesde_infer.priors import (
     no_rate_scale,
     rate_scale,
 )
-from lesde_infer.statistics import Statistics, StratumStatistics
+from lesde_infer.statistics import Statistics
 from lesde_infer.strata_variant import StrataVariant
 from lesde_infer.variant import Variant
 
@@ -76,6 +76,7 @@ class _StratumArrays:
     exposure: Float[np.ndarray, " time"]
     log_length: Float[np.ndarray, " time"]
     error: Float[np.ndarray, " time"]
+    observed: Bool[np.ndarray, " time"]
     is_rate: bool
     relaxes: bool
     scale: StratumScale
@@ -88,12 +89,12 @@ def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "hom
     if elasticity == "matrix":
         contrasts = {}
     elif statistics.impact == "L":
-        contrasts = {"contrast": _class_means(statistics.contrast, statistics.lengths, statistics.n_classes)}
+        contrasts = {"contrast": _class_means(statistics, "contrast")}
     else:
         contrasts = dict(zip(("contrast", "class_noise"), _along_and_across(statistics), strict=True))
     strata: dict[Stratum, _StratumArrays] = {
         **contrasts,
-        "shared": _class_means(statistics.shared, statistics.lengths, 1),
+        "shared": _class_means(statistics, "shared"),
         "growth": _growth(statistics),
         "individual": _individual(statistics),
     }
@@ -115,8 +116,12 @@ def assemble(statistics: Statistics, curve: Curve, elasticity: Elasticity = "hom
     return submodels
 
 
-def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], divisor: int) -> _StratumArrays:
-    """Arrange a stratum of class means; the rate acts as rate·Δ/``divisor`` along the directions."""
+def _class_means(statistics: Statistics, name: Literal["contrast", "shared"]) -> _StratumArrays:
+    """Arrange a stratum of class means; the rate acts as γΔ/K or gΔ along the directions."""
+    stratum = statistics.contrast if name == "contrast" else statistics.shared
+    lengths, n_classes = statistics.lengths, statistics.n_classes
+    divisor = n_classes if name == "contrast" else 1
+    rounding = statistics.mean_rounding / (1 if name == "contrast" else n_classes)
     return _StratumArrays(
         direction_square=stratum.direction_square,
         direction_increment=stratum.direction_increment,
@@ -126,10 +131,11 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
         dimension=stratum.dimension,
         exposure=lengths / divisor,
         log_length=0.5 * np.log(lengths),
-        error=np.zeros_like(lengths),
+        error=np.sqrt(rounding),
+        observed=statistics.moved,
         is_rate=True,
         relaxes=True,
-        scale=class_mean_scale(stratum, lengths, lengths / divisor),
+        scale=class_mean_scale(stratum, lengths, lengths / divisor, rounding, statistics.moved),
     )
 
 
@@ -140,14 +146,16 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     coefficients cⱼ predict Σⱼ cⱼ|uⱼ|²/|u|. Across it |Δ|² less the first squared remains; what unequal cⱼ (unequal
     feedback) move across it is left to the noise. The scale of noise along the impact is given in units of that across
     it, smoothed over neighbours: the interval's own would say that intervals which happened to be quiet are sure of γ.
+    Where impacts vanish nothing is along them.
     """
     stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
     length = np.sqrt(np.maximum(stratum.direction_square.sum(axis=1), TINY))
     increment = stratum.direction_increment.sum(axis=1) / length
+    dimension, moved, driven = max(stratum.dimension - 1, 1), statistics.moved, statistics.moved & statistics.driven
     # One contrast of one feature has nothing across; its noise is then that along.
-    across = np.maximum(stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0), TINY)
-    dimension = max(stratum.dimension - 1, 1)
-    log_noise = smoothed(0.5 * np.log(across / dimension), statistics.n_steps)
+    across = stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0)
+    across = np.maximum(across, dimension * np.maximum(statistics.mean_rounding, TINY))
+    log_noise = smoothed(0.5 * np.log(across / dimension), statistics.n_steps, moved)
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
     along = _StratumArrays(
@@ -159,10 +167,11 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         dimension=1,
         exposure=lengths / n_classes,
         log_length=log_noise,
-        error=np.zeros_like(lengths),
+        error=np.sqrt(statistics.mean_rounding),
+        observed=driven,
         is_rate=True,
         relaxes=True,
-        scale=rate_scale(unit * increment, unit * np.exp(log_noise), ones).relative(),
+        scale=rate_scale((unit * increment)[driven], (unit * np.exp(log_noise))[driven], ones).relative(),
     )
     noise = np.sqrt(across / dimension / lengths)
     none = np.zeros((len(lengths), 1))
@@ -175,10 +184,11 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         dimension=dimension,
         exposure=np.zeros_like(lengths),
         log_length=0.5 * np.log(lengths),
-        error=np.zeros_like(lengths),
+        error=np.sqrt(statistics.mean_rounding),
+        observed=moved,
         is_rate=True,
         relaxes=False,
-        scale=no_rate_scale(noise),
+        scale=no_rate_scale(noise[moved]),
     )
     return along, rest
 
@@ -188,6 +198,7 @@ def _measured(
     error: Float[np.ndarray, " time"] | float,
     lengths: Float[np.ndarray, " time"] | None,
     scale: StratumScale,
+    observed: Bool[np.ndarray, " time"],
 ) -> _StratumArrays:
     """Arrange a stratum of one measured number an interval; a rate where ``lengths`` are given."""
     ones = np.ones_like(values)
@@ -201,6 +212,7 @@ def _measured(
         exposure=ones if lengths is None else lengths,
         log_length=0.0 * ones if lengths is None else 0.5 * np.log(lengths),
         error=ones * error,
+        observed=observed,
         is_rate=lengths is not None,
         relaxes=False,
         scale=scale.measured(),
@@ -209,15 +221,26 @@ def _measured(
 
 def _growth(statistics: Statistics) -> _StratumArrays:
     values, lengths = statistics.within.log_growth, statistics.lengths
-    rates = values / lengths
-    noise = np.maximum(np.abs(rates - np.median(rates)) * np.sqrt(lengths), TINY)
-    errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths)
-    return _measured(values, statistics.within.log_growth_error, lengths, rate_scale(rates, errors, noise).smooth())
+    observed, measurement = _measured_intervals(statistics), statistics.within.log_growth_error
+    kept = observed if observed.any() else np.ones_like(observed)
+    rates = (values / lengths)[kept]
+    noise = np.maximum(
+        np.abs(rates - np.median(rates)) * np.sqrt(lengths[kept]), measurement[kept] / np.sqrt(lengths[kept])
+    )
+    errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths[kept])
+    return _measured(values, measurement, lengths, rate_scale(rates, errors, noise).smooth(), observed)
+
+
+def _measured_intervals(statistics: Statistics) -> Bool[np.ndarray, " time"]:
+    """Intervals in which deviations were there to be measured."""
+    return statistics.moved & statistics.within.spread
 
 
 def _individual(statistics: Statistics) -> _StratumArrays:
     values = statistics.within.log_variance - np.log(statistics.lengths)
-    return _measured(values, statistics.within.log_variance_error, None, log_variance_scale(values))
+    observed = _measured_intervals(statistics)
+    scale = log_variance_scale(values[observed] if observed.sum() > 1 else values)
+    return _measured(values, statistics.within.log_variance_error, None, scale, observed)
 
 
 def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_components: int) -> StrataData:
@@ -239,6 +262,7 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         exposure=jnp.stack([s.exposure for s in strata]),
         log_length=jnp.stack([s.log_length for s in strata]),
         error=jnp.stack([s.error for s in strata]),
+        observed=jnp.stack([jnp.asarray(s.observed, float) for s in strata]),
         reference=jnp.asarray([s.scale.reference for s in strata]),
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),

@@ -49,11 +49,21 @@ class ClassAverage:
         return float(between / within) if within > 0 else (np.inf if between > 0 else 0.0)
 
 
+LARGEST_FEATURE = 1e60  # beyond it, products of squares overflow
+
+
 def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
-    """Read the features of a record, and refuse what is not finite."""
+    """Read the features of a record, and refuse what is not finite or too large to compute with."""
     features = np.asarray(recording.features(layer)[record], dtype=np.float64)
     if not np.isfinite(features).all():
         recording.check_finite(layer)
+    largest = float(np.abs(features).max())
+    if largest > LARGEST_FEATURE:
+        before = f"fit what comes before with --until {recording.steps[record - 1]}" if record else "train again"
+        raise InputError(
+            f"{recording.path}: layer {layer} holds values up to {largest:.0e} at step {recording.steps[record]}: "
+            f"training diverged; {before}"
+        )
     return features
 
 
@@ -71,12 +81,19 @@ class Snapshot:
         Along which impacts move the class means until the next record.
     impact_f : float
         F statistic of the impacts, see `lesde_infer.statistics.Statistics`.
+    mean_square : float
+        Mean of all squared features.
     """
 
     class_means: Float[np.ndarray, "class_ feature"]
     deviations: Float[np.ndarray, "sample feature"]
     directions: IntervalDirections
     impact_f: float
+    mean_square: float
+
+    def equals(self, other: "Snapshot") -> bool:
+        """Whether no feature differs."""
+        return np.array_equal(self.class_means, other.class_means) and np.array_equal(self.deviations, other.deviations)
 
 
 class SnapshotReader:
@@ -101,7 +118,13 @@ class SnapshotReader:
         features = read_record(self.recording, self.layer, record)
         means = self.average(features)
         directions, sample_impact = self._directions(record, features, means)
-        return Snapshot(means, features - means[self.groups], directions, self.average.f_statistic(sample_impact))
+        return Snapshot(
+            means,
+            features - means[self.groups],
+            directions,
+            self.average.f_statistic(sample_impact),
+            float(np.mean(features**2)),
+        )
 
     def _directions(
         self, record: int, features: Float[np.ndarray, "sample feature"], means: Float[np.ndarray, "class_ feature"]
@@ -113,7 +136,9 @@ class SnapshotReader:
             return logits_directions(means), (features * axes).sum(axis=1, keepdims=True) * axes
         logits = read_record(self.recording, self.logits, record) if self.hidden else features
         probabilities = softmax(logits)
-        residuals = self.target - probabilities
+        # At the given class it is the sum of all other probabilities: 1 − s would round to 0 where s is near 1.
+        others = (probabilities * (1.0 - self.target)).sum(axis=1, keepdims=True)
+        residuals = np.where(self.target > 0, others, -probabilities)
         mean_probability = self.average(probabilities)
         scatter = self.average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
         n_given = logits.shape[1]

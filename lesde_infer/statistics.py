@@ -14,13 +14,14 @@ tests/lesde_infer/test_statistics.py holds the collapsed density against the den
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.impacts import Impact
 from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
 
+ROUNDING_MARGIN = 9.0  # squared sizes up to so many times that of rounding are rounding
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 
 
@@ -83,6 +84,8 @@ class WithinStatistics:
         log of the residual variance per dimension over the interval (of σ̂ᵢ²Δ), in squared feature units.
     log_growth_error : array, shape (time,)
         Standard error of the log growth.
+    spread : array, shape (time,)
+        Whether samples of a class differ by more than rounding; where not, nothing is measured.
     dimension : int
         (n − K)p.
     """
@@ -90,6 +93,7 @@ class WithinStatistics:
     log_growth: Float[np.ndarray, " time"]
     log_variance: Float[np.ndarray, " time"]
     log_growth_error: Float[np.ndarray, " time"]
+    spread: Bool[np.ndarray, " time"]
     dimension: int
 
     @property
@@ -126,6 +130,13 @@ class Statistics:
     impact_persistence : array, shape (time,)
         Cosine between the contrasts of the impact at an interval's start and at its end, products and squares summed
         over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
+    mean_square : array, shape (time + 1,)
+        Mean of all squared features at each record.
+    rounding : array, shape (time,)
+        Variance that the rounding of the stored numbers alone gives an increment of a feature.
+    moved : array, shape (time,)
+        Whether any feature of any sample changed at all. Where none did no step was taken, or one record was stored
+        twice, and the interval tells nothing of what steps do.
     """
 
     impact: Impact
@@ -141,6 +152,21 @@ class Statistics:
     within: WithinStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
+    mean_square: Float[np.ndarray, " record"]
+    rounding: Float[np.ndarray, " time"]
+    moved: Bool[np.ndarray, " time"]
+
+    @property
+    def mean_rounding(self) -> Float[np.ndarray, " time"]:
+        """Variance that rounding alone gives one coordinate of a class mean's increment, on average over classes."""
+        return self.rounding * float(np.mean(1.0 / self.class_sizes))
+
+    @property
+    def driven(self) -> Bool[np.ndarray, " time"]:
+        """Whether impacts of the classes differ at all: beyond rounding under I and L, beyond zero under R."""
+        square = self.contrast.direction_square.sum(axis=1)
+        least = 0.0 if self.impact == "R" else ROUNDING_MARGIN * self.contrast.dimension * self.mean_rounding
+        return square > least
 
     @property
     def n_classes(self) -> int:
@@ -195,12 +221,16 @@ def compute_statistics(
     reader = SnapshotReader(recording, layer, impact, group)
     intervals = []
     before = reader.read(0)
+    mean_square = [before.mean_square]
     for record in range(1, len(steps)):
         after = reader.read(record)
         intervals.append(_Interval.between(before, after))
+        mean_square.append(after.mean_square)
         before = after
     n_features, sizes = before.class_means.shape[1], reader.average.sizes
     n_dimensions = (int(sizes.sum()) - len(sizes)) * n_features
+    squares = np.array(mean_square)
+    rounding = _rounding_variance(squares, float(np.finfo(recording.features(layer).dtype).eps))
     return Statistics(
         impact=impact,
         layer=layer,
@@ -216,10 +246,18 @@ def compute_statistics(
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions),
+        within=_within_statistics(np.array([interval.within for interval in intervals]), n_dimensions, rounding),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
+        mean_square=squares,
+        rounding=rounding,
+        moved=np.array([interval.moved for interval in intervals]),
     )
+
+
+def _rounding_variance(mean_square: Float[np.ndarray, " record"], relative: float) -> Float[np.ndarray, " time"]:
+    """Variance of the difference of two numbers that were rounded: of each, uniform within half its last place."""
+    return relative**2 / 12.0 * (mean_square[1:] + mean_square[:-1])
 
 
 @dataclass(frozen=True)
@@ -246,6 +284,7 @@ class _Interval:
     impact_f: float
     impact_products: tuple[float, float, float]
     """Product of the contrasts of the impact at start and end, and their squares."""
+    moved: bool
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot) -> "_Interval":
@@ -278,6 +317,7 @@ class _Interval:
             ),
             impact_f=before.impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
+            moved=not before.equals(after),
         )
 
 
@@ -300,21 +340,22 @@ def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " t
     return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
 
 
-def _within_statistics(products: Float[np.ndarray, "time 3"], dimension: int) -> WithinStatistics:
-    """Least-squares growth of the deviations, and what it leaves.
+def _within_statistics(
+    products: Float[np.ndarray, "time 3"], dimension: int, rounding: Float[np.ndarray, " time"]
+) -> WithinStatistics:
+    """Least-squares growth of the deviations, and what it leaves, which is no less than rounding leaves.
 
     A change of sign of the deviations (a factor below zero) cannot be a growth; the factor is floored at 10⁻³ there.
-    Where deviations stand still, the residual variance is floored at the rounding error of single precision.
     """
     square, product, change_square = products.T
     factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
     residual = change_square - factor * product
-    floor = (np.finfo(np.float32).eps ** 2) * square / dimension + np.finfo(np.float64).tiny
-    variance = np.maximum(residual / dimension, floor)
+    variance = np.maximum(residual / dimension, np.maximum(rounding, np.finfo(np.float64).tiny))
     growth = 1.0 + np.maximum(factor, -0.999)
     return WithinStatistics(
         log_growth=np.log(growth),
         log_variance=np.log(variance),
         log_growth_error=np.sqrt(variance / np.maximum(square, np.finfo(np.float64).tiny)) / growth,
+        spread=square > ROUNDING_MARGIN * dimension * rounding,
         dimension=dimension,
     )
