@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
+    from data_tools.thinning import thin_recording
 
 __all__ = [
     "ElasticityMeasurement",
@@ -19,6 +20,7 @@ __all__ = [
     "InputError",
     "Recording",
     "RecordingWriter",
+    "thin_recording",
     "write_recording",
 ]
 
@@ -28,6 +30,7 @@ _HOMES = {
     "InputError": "data_tools.errors",
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",
+    "thin_recording": "data_tools.thinning",
     "write_recording": "data_tools.recording_writer",
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
@@ -29,7 +29,7 @@ from lesde_infer.priors import (
     no_rate_scale,
     rate_scale,
 )
-from lesde_infer.statistics import Statistics, StratumStatistics
+from lesde_infer.statistics import Statistics
 from lesde_infer.strata_variant import StrataVariant
 from lesde_infer.variant import Variant
 from lesde_infer.within_statistics import measured_strata
@@ -92,6 +92,7 @@ class _StratumArrays:
     exposure: Float[np.ndarray, " time"]
     log_length: Float[np.ndarray, " time"]
     error: Float[np.ndarray, " time"]
+    observed: Bool[np.ndarray, " time"]
     is_rate: bool
     relaxes: bool
     scale: StratumScale
@@ -107,12 +108,12 @@ def assemble(
     if elasticity == "matrix":
         contrasts = {}
     elif statistics.impact == "L":
-        contrasts = {"contrast": _class_means(statistics.contrast, statistics.lengths, statistics.n_classes)}
+        contrasts = {"contrast": _class_means(statistics, "contrast")}
     else:
         contrasts = dict(zip(("contrast", "class_noise"), _along_and_across(statistics), strict=True))
     strata: dict[Stratum, _StratumArrays] = {
         **contrasts,
-        "shared": _class_means(statistics.shared, statistics.lengths, 1),
+        "shared": _class_means(statistics, "shared"),
         **_deviations(statistics, within),
     }
     n_components = max(stratum.feedback.shape[1] for stratum in strata.values())
@@ -133,8 +134,12 @@ def assemble(
     return submodels
 
 
-def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], divisor: int) -> _StratumArrays:
-    """Arrange a stratum of class means; the rate acts as rate·Δ/``divisor`` along the directions."""
+def _class_means(statistics: Statistics, name: Literal["contrast", "shared"]) -> _StratumArrays:
+    """Arrange a stratum of class means; the rate acts as γΔ/K or gΔ along the directions."""
+    stratum = statistics.contrast if name == "contrast" else statistics.shared
+    lengths, n_classes = statistics.lengths, statistics.n_classes
+    divisor = n_classes if name == "contrast" else 1
+    rounding = statistics.mean_rounding / (1 if name == "contrast" else n_classes)
     return _StratumArrays(
         direction_square=stratum.direction_square,
         direction_increment=stratum.direction_increment,
@@ -144,10 +149,11 @@ def _class_means(stratum: StratumStatistics, lengths: Float[np.ndarray, " time"]
         dimension=stratum.effective_dimension,
         exposure=lengths / divisor,
         log_length=0.5 * np.log(lengths * stratum.dimension / stratum.effective_dimension),
-        error=np.zeros_like(lengths),
+        error=np.sqrt(rounding),
+        observed=statistics.moved,
         is_rate=True,
         relaxes=True,
-        scale=class_mean_scale(stratum, lengths, lengths / divisor),
+        scale=class_mean_scale(stratum, lengths, lengths / divisor, rounding, statistics.moved),
     )
 
 
@@ -164,21 +170,24 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     sizes scatter. So does the drift, a large step being one along a large gradient: how far it does is learned from the
     relative size of the interval's noise (`lesde_infer.model`). Otherwise intervals that happened to be quiet would
     decide γ. Where less than `LEAST_SIZE_DIMENSIONS` lie across, s is too noisy; it is smoothed over neighbours then.
+    Where impacts vanish nothing is along them.
     """
     stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
     length = np.sqrt(np.maximum(stratum.direction_square.sum(axis=1), TINY))
     increment = stratum.direction_increment.sum(axis=1) / length
+    dimension, moved, driven = max(stratum.dimension - 1, 1), statistics.moved, statistics.moved & statistics.driven
     # One contrast of one feature has nothing across; its noise is then that along.
-    across = np.maximum(stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0), TINY)
-    dimension, effective = max(stratum.dimension - 1, 1), max(stratum.effective_dimension - 1.0, 1.0)
+    across = stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0)
+    across = np.maximum(across, dimension * np.maximum(statistics.mean_rounding, TINY))
+    effective = max(stratum.effective_dimension - 1.0, 1.0)
     log_noise = 0.5 * np.log(across / dimension)
     relative_size = None
     if stratum.dimension > LEAST_SIZE_DIMENSIONS:
-        nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps)
+        nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps, moved)
         relative_size = np.exp(log_noise) / nearby - 1.0
         log_noise = np.maximum(log_noise, np.log(LEAST_RELATIVE_SIZE * nearby))
     else:
-        log_noise = smoothed(log_noise, statistics.n_steps)
+        log_noise = smoothed(log_noise, statistics.n_steps, moved)
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
     along = _StratumArrays(
@@ -190,10 +199,11 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         dimension=1,
         exposure=lengths / n_classes,
         log_length=log_noise,
-        error=np.zeros_like(lengths),
+        error=np.sqrt(statistics.mean_rounding),
+        observed=driven,
         is_rate=True,
         relaxes=True,
-        scale=rate_scale(unit * increment, unit * np.exp(log_noise), ones).relative(),
+        scale=rate_scale((unit * increment)[driven], (unit * np.exp(log_noise))[driven], ones).relative(),
         relative_size=relative_size,
     )
     noise = np.sqrt(across / dimension / lengths)
@@ -207,10 +217,11 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         dimension=effective,
         exposure=np.zeros_like(lengths),
         log_length=0.5 * np.log(lengths * dimension / effective),
-        error=np.zeros_like(lengths),
+        error=np.sqrt(statistics.mean_rounding),
+        observed=moved,
         is_rate=True,
         relaxes=False,
-        scale=no_rate_scale(noise),
+        scale=no_rate_scale(noise[moved]),
     )
     return along, rest
 
@@ -220,6 +231,7 @@ def _measured(
     error: Float[np.ndarray, " time"] | float,
     lengths: Float[np.ndarray, " time"] | None,
     scale: StratumScale,
+    observed: Bool[np.ndarray, " time"],
 ) -> _StratumArrays:
     """Arrange a stratum of one measured number an interval; a rate where ``lengths`` are given."""
     ones = np.ones_like(values)
@@ -233,6 +245,7 @@ def _measured(
         exposure=ones if lengths is None else lengths,
         log_length=0.0 * ones if lengths is None else 0.5 * np.log(lengths),
         error=ones * error,
+        observed=observed,
         is_rate=lengths is not None,
         relaxes=False,
         scale=scale.measured(),
@@ -242,12 +255,16 @@ def _measured(
 def _deviations(statistics: Statistics, within: Within) -> dict[Stratum, _StratumArrays]:
     lengths = statistics.lengths
     strata: dict[Stratum, _StratumArrays] = {}
-    for name, (_, values, error) in measured_strata(statistics.within, statistics.parts, within).items():
+    for name, (_, values, error, spread) in measured_strata(statistics.within, statistics.parts, within).items():
+        observed = statistics.moved & spread
         if name.startswith("individual"):
             log_rate = values - np.log(lengths)
-            arrays = _measured(log_rate, error, None, log_variance_scale(log_rate))
+            scale = log_variance_scale(log_rate[observed] if observed.sum() > 1 else log_rate)
+            arrays = _measured(log_rate, error, None, scale, observed)
         else:
-            arrays = _measured(values, error, lengths, _rate_scale(values, error, lengths, is_growth=name != "pull"))
+            kept = observed if observed.any() else np.ones_like(observed)
+            scale = _rate_scale(values[kept], error[kept], lengths[kept], is_growth=name != "pull")
+            arrays = _measured(values, error, lengths, scale, observed)
         strata[cast(Stratum, name)] = arrays
     return strata
 
@@ -261,7 +278,9 @@ def _rate_scale(
 ) -> StratumScale:
     """Scale the prior of a measured rate; growth is resolved down to its scatter, a pull down to its errors."""
     rates = values / lengths
-    noise = np.maximum(np.abs(rates - np.median(rates)) * np.sqrt(lengths), TINY)
+    noise = np.maximum(
+        np.abs(rates - np.median(rates)) * np.sqrt(lengths), error / np.sqrt(lengths) if is_growth else TINY
+    )
     errors = np.full_like(noise, np.median(noise)) / np.sqrt(lengths) if is_growth else error / lengths
     return rate_scale(rates, errors, noise).smooth()
 
@@ -285,6 +304,7 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         exposure=jnp.stack([s.exposure for s in strata]),
         log_length=jnp.stack([s.log_length for s in strata]),
         error=jnp.stack([s.error for s in strata]),
+        observed=jnp.stack([jnp.asarray(s.observed, float) for s in strata]),
         reference=jnp.asarray([s.scale.reference for s in strata]),
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),

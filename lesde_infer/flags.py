@@ -12,6 +12,10 @@ A flag names a stretch of the record in which a quantity should not be read at f
   at 0.95.
 - ``missing_data``: samples are missing at some records, or no time passes in some intervals, and what cannot be used
   for it was left out (`lesde_infer.missing`); from the first record concerned to the last.
+- ``standstill``: no feature of any sample moved: no step was taken, or a record was stored twice. These intervals are
+  left out of the likelihood, and rates there are interpolated.
+- ``spike``: class means move more than a thousand times as far as in neighbouring intervals: a loss spike, or a record
+  that is damaged. The model takes it for heavy-tailed noise.
 - ``beta_not_identified``: the rate g of the mean over classes, which tells β from α, is hardly narrower than its prior,
   or so large that the mean relaxes within one interval and g is only bounded from below (R); or, under L, all
   amplitudes are equal and only γ acts (DESIGN section 2).
@@ -31,6 +35,7 @@ LEAST_PERSISTENCE = 0.97
 SATURATION = 3.0  # g λ Δ beyond which the mean over classes has relaxed by 95 % within one interval
 LITTLE_LEARNED = 0.5  # posterior sd over prior sd: half the prior's width is left
 SHORTEST_SHARE = 0.05  # of the record: shorter stretches are not reported
+NEVER_TOO_SHORT = ("standstill", "spike")  # single intervals are named too
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ _MESSAGES = {
     "among this many probe samples, or the posterior is hardly narrower than the prior",
     "interval_bias": "records are so far apart that residuals relax between them: γ is only bounded from below; "
     "record in bursts (burst=2) or more densely here",
+    "standstill": "no feature of any sample moved: no step was taken, or a record was stored twice; these intervals "
+    "say nothing, and rates here are interpolated; record only while training",
+    "spike": "class means jump more than a thousand times as far as in neighbouring intervals: a loss spike or a "
+    "damaged record, taken for noise; look at the loss, or fit what comes before with --until",
     "beta_not_identified": "the mean over classes moves too little, or relaxes too fast, between records: "
     "α and β are not identified one by one, only γ = α − β is",
 }
@@ -100,6 +109,11 @@ def find_flags(
     if impact == "R":
         push = np.median(rates["global_rate"], axis=0) * length * constant["shared_feedback"].to_numpy()
         where["beta_not_identified"] = where["beta_not_identified"] | (push > SATURATION)
+    if "moved" in constant:
+        where["standstill"] = constant["moved"].to_numpy() == 0
+        where["spike"] = constant["spike"].to_numpy() > 0
+        undriven = (constant["driven"].to_numpy() == 0) & ~where["standstill"]
+        where["gamma_not_identified"] = where["gamma_not_identified"] | undriven
     if "interval_exponent" not in posterior:
         relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
@@ -123,7 +137,7 @@ def flags_where(
     """Return a flag for each stretch of intervals that a mask marks, given the record at which each starts."""
     return [
         Flag(name, int(steps[starts[first]]), int(steps[starts[last] + 1]), _MESSAGES[name])
-        for first, last in _stretches(mask)
+        for first, last in _stretches(mask, shortest=1 if name in NEVER_TOO_SHORT else None)
     ]
 
 
@@ -153,9 +167,9 @@ def _width(rates: Float[np.ndarray, "draw time"], reference: float) -> Float[np.
     return (high - low) / 2.0
 
 
-def _stretches(mask: Bool[np.ndarray, " time"]) -> list[tuple[int, int]]:
+def _stretches(mask: Bool[np.ndarray, " time"], *, shortest: int | None = None) -> list[tuple[int, int]]:
     """First and last interval of each run of flagged intervals; short gaps are bridged, short runs are dropped."""
-    shortest = max(1, round(SHORTEST_SHARE * len(mask)))
+    shortest = shortest or max(1, round(SHORTEST_SHARE * len(mask)))
     indices = np.flatnonzero(mask)
     if len(indices) == 0:
         return []

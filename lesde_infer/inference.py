@@ -28,6 +28,7 @@ from lesde_infer.momentum import DriveChoice
 from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
+from lesde_infer.rounding import ROUNDING_MARGIN
 from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics
@@ -37,6 +38,7 @@ DRAWS, CHAINS = 750, 4
 LONGER = (2, 4)  # times as many draws where a limit is missed, and where it is missed again
 SEPARATION_DRAWS = 200
 MOST_MATRIX_CLASSES = 20
+DIVERGED = 1e6  # times the usual size of features, to the end of the record
 
 
 class ConvergenceError(RuntimeError):
@@ -179,10 +181,38 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity:
                 f"{statistics.missing.sentence}"
             )
         raise InputError(f"{path}: {have}; record more often, or use a simpler curve (--curve constant)")
-    if not np.any(statistics.contrast.increment_square > 0):
+    _check_divergence(statistics, path)
+    beyond_rounding = ROUNDING_MARGIN * statistics.contrast.dimension * statistics.mean_rounding
+    if not np.any(statistics.contrast.increment_square > beyond_rounding):
         raise InputError(
             f"{path}: layer '{statistics.layer}': class means never move relative to each other; "
             "there is nothing to infer from constant features"
+        )
+    for mask, what, mend in (
+        (statistics.moved, "in which any feature moves", "record only while training"),
+        (
+            statistics.moved & statistics.driven,
+            f"in which impact {statistics.impact} drives the classes apart",
+            "fit what comes before residuals vanish (--until), or another --impact",
+        ),
+    ):
+        if mask.sum() < needed:
+            raise InputError(
+                f"{path}: layer '{statistics.layer}' has {mask.sum()} intervals {what}, and curve '{curve}' needs "
+                f"{needed}; {mend}, or use a simpler curve (--curve constant)"
+            )
+
+
+def _check_divergence(statistics: Statistics, path: Path) -> None:
+    """Raise InputError where features blow up at the end of the record."""
+    size = np.sqrt(statistics.mean_square)  # NaN of records that hold too little
+    median = float(np.nanmedian(size))
+    usual, known = np.flatnonzero(size <= DIVERGED * median), np.flatnonzero(np.isfinite(size))
+    if usual[-1] < known[-1]:
+        raise InputError(
+            f"{path}: layer '{statistics.layer}': features reach {size[known[-1]]:.0e} at the end, usually "
+            f"{median:.0e}: training diverged; fit what comes before with --until "
+            f"{statistics.steps[usual[-1]]}"
         )
 
 

@@ -71,7 +71,7 @@ def _mean_information(
     """Information of each interval in a curve that moves the mean: each location curve as sampled, or each ψ."""
     prediction = predict_intervals(parameters, data, coupled=coupled)
     nu, d = interval_degrees(parameters.degrees, data.relative_length), data.dimension[:, None]
-    weight = (nu + d) / (nu + d + 2.0) * jnp.exp(-2.0 * prediction.log_noise)
+    weight = data.observed * (nu + d) / (nu + d + 2.0) * jnp.exp(-2.0 * prediction.log_noise)
     attenuation = parameters.attenuation
     seen = one_step_location(parameters.location, -attenuation, data)
     at = {"seen": seen, "attenuation": attenuation}
@@ -100,4 +100,4 @@ def _scale_information(parameters: Parameters, data: StrataData, coupled: bool) 
 
     nu, d = interval_degrees(parameters.degrees, data.relative_length), data.dimension[:, None]
     dilution = jax.jvp(log_noise, (parameters.log_scale,), (jnp.ones_like(parameters.log_scale),))[1]
-    return 2.0 * d * nu / (nu + d + 2.0) * dilution**2
+    return data.observed * 2.0 * d * nu / (nu + d + 2.0) * dilution**2

@@ -34,6 +34,7 @@ class IntervalProducts:
     impact_products: tuple[float, float, float]
     """Product of the contrasts of the impact at start and end, and their squares."""
     n_samples: int
+    moved: bool
 
     @classmethod
     def between(
@@ -81,4 +82,5 @@ class IntervalProducts:
             impact_f=before.impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
             n_samples=int(np.count_nonzero(samples)),
+            moved=not before.equals(after, samples),
         )

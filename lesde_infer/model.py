@@ -81,7 +81,9 @@ class StrataData(NamedTuple):
         What turns a noise scale into the noise of an interval in each effective dimension: log √(Δ d/d*), or 0, or the
         log of the noise across the impact.
     error : array, shape (stratum, time)
-        Standard error of an increment that is itself an estimate; added to the noise in quadrature.
+        Standard error of an increment, by rounding or because it is an estimate; added to the noise in quadrature.
+    observed : array, shape (stratum, time)
+        1 where the interval tells something of the stratum, 0 where not: nothing moved, or nothing drives it.
     reference : array, shape (stratum,)
         Scale of the location curve: a rate is reference · sinh(u), see `lesde_infer.curves`.
     is_rate : array, shape (stratum,)
@@ -112,6 +114,7 @@ class StrataData(NamedTuple):
     exposure: Float[Array, "stratum time"]
     log_length: Float[Array, "stratum time"]
     error: Float[Array, "stratum time"]
+    observed: Float[Array, "stratum time"]
     reference: Float[Array, " stratum"]
     is_rate: Float[Array, " stratum"]
     relaxes: Float[Array, " stratum"]
@@ -249,7 +252,7 @@ def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool
         explained_square(coefficients, data.direction_square, data.direction_increment),
     )
     degrees = interval_degrees(parameters.degrees, data.relative_length)
-    return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None])
+    return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None], data.observed)
 
 
 def strata_model(data: StrataData, *, curve: Curve, coupled: bool, mixed: bool, sized: bool = False) -> None:

@@ -42,6 +42,8 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         Degrees of freedom ν.
     dimension : array, shape (stratum, 1)
         d, dimensions of the stratum.
+    observed : array, shape (stratum, time), optional
+        1 where the increment was observed, and 0 where the interval tells nothing; its log density is then 0.
     """
 
     arg_constraints: ClassVar = {
@@ -58,11 +60,13 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         log_scale: Float[Array, "stratum time"],
         degrees: Float[Array, "stratum time"],
         dimension: Float[Array, "stratum 1"],
+        observed: Float[Array, "stratum time"] | None = None,
     ) -> None:
         self.explained = explained
         self.log_scale = log_scale
         self.degrees = degrees
         self.dimension = dimension
+        self.observed = observed
         super().__init__(batch_shape=log_scale.shape, validate_args=False)
 
     def log_prob(self, value: Float[Array, "stratum time"]) -> Float[Array, "stratum time"]:
@@ -70,12 +74,13 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         residual = jnp.maximum(value - self.explained, TINY)  # rounding may leave it negative
         nu, d = self.degrees, self.dimension
         log_scaled = jnp.log(nu) + 2.0 * self.log_scale
-        return (
+        density = (
             gammaln((nu + d) / 2.0)
             - gammaln(nu / 2.0)
             - d / 2.0 * (jnp.log(jnp.pi) + log_scaled)
             - (nu + d) / 2.0 * jax.nn.softplus(jnp.log(residual) - log_scaled)
         )
+        return density if self.observed is None else jnp.where(self.observed > 0, density, 0.0)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample time"]:
         """Refuse: the collapsed density describes data, which `lesde_infer.dynamics` simulates sample by sample."""

@@ -21,9 +21,10 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
     pattern's overall size and the curve of the scale are orthogonal, and neither stands in for the other.
     """
     stratum, pattern, lengths = statistics.contrast, statistics.pattern, statistics.lengths
+    observed, floor = statistics.moved, statistics.mean_rounding
     exposure = lengths / statistics.n_classes
-    estimates, _ = least_squares(stratum, exposure)
-    information = interval_information(statistics) + TINY
+    estimates, _ = least_squares(stratum, exposure, floor)
+    information = np.where(observed & statistics.driven, interval_information(statistics) + TINY, 0.0)
     weight = information / information.sum()
     typical = float(np.exp(weight @ np.log(np.maximum(np.abs(estimates), TINY))))
     duration = float(statistics.times[-1] - statistics.times[0])
@@ -41,11 +42,13 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
         exposure=jnp.asarray(exposure),
         log_length=jnp.asarray(0.5 * np.log(lengths)[None]),
         dimension=jnp.asarray([stratum.dimension], float),
+        error=jnp.asarray(np.sqrt(floor)[None]),
+        observed=jnp.asarray(observed[None], float),
         reference=jnp.asarray([REFERENCE_SHARE * typical]),
         spread=jnp.asarray(SPREAD_SHARE * typical),
         weight=jnp.asarray(weight),
         drift=jnp.asarray(np.stack([ones, late] if drifting else [ones], axis=1)),
-        prior=curve_prior([class_mean_scale(stratum, lengths, exposure)], mixed=mixed),
+        prior=curve_prior([class_mean_scale(stratum, lengths, exposure, floor, observed)], mixed=mixed),
         design=design,
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else ones),
@@ -59,13 +62,14 @@ def interval_information(statistics: Statistics) -> Float[np.ndarray, " time"]:
     the increments.
     """
     pattern, exposure = statistics.pattern, statistics.lengths / statistics.n_classes
-    log_variance = np.log(np.maximum(statistics.contrast.increment_square, TINY) / statistics.contrast.dimension)
-    variance = np.exp(smoothed(log_variance, statistics.n_steps))
+    floor = np.maximum(statistics.mean_rounding, TINY)
+    log_variance = np.log(np.maximum(statistics.contrast.increment_square / statistics.contrast.dimension, floor))
+    variance = np.exp(smoothed(log_variance, statistics.n_steps, statistics.moved))
     pushed = exposure[:, None, None] * pattern.coordinates
     precision = 1.0 / variance
     gram = np.einsum("t,tjk,tjl->kl", precision, pushed, pushed)
     product = np.einsum("t,tjk,tjl->kl", precision, pattern.increments, pushed)
     moved = pushed @ (product @ np.linalg.pinv(gram)).T
     square = np.maximum((moved**2).sum(axis=(1, 2)), TINY)
-    scale = smoothed((moved * pattern.increments).sum(axis=(1, 2)) / square, statistics.n_steps)
+    scale = smoothed((moved * pattern.increments).sum(axis=(1, 2)) / square, statistics.n_steps, statistics.moved)
     return scale**2 * square / variance

@@ -42,7 +42,7 @@ from lesde_infer.curves import Curve, CurveDesign, CurvePrior, n_weights, predic
 from lesde_infer.impacts import feedback_factor
 from lesde_infer.information import weight_information
 from lesde_infer.model import interval_degrees, sample_noise_shape
-from lesde_infer.noise import CollapsedStudentT
+from lesde_infer.noise import TINY, CollapsedStudentT
 
 MEAN_SPREAD = 3.0  # sd of asinh(a/reference): either sign, and a factor of e^±6 beyond the reference
 LOG_SPREAD_SD = 1.5  # of log ω₀ and log ω₁: scatter of a pattern's entries, in units of its typical size
@@ -73,6 +73,8 @@ class PatternData(NamedTuple):
         (K−1)p. Effective dimensions (`lesde_infer.noise_dimension`) will not do here: they count the few directions
         that are noisiest, and a pattern's entries lie among all others too. With them the pattern was pooled so
         strongly that it explained less of the drift that was measured (digits: squared cosine 0.18 instead of 0.20).
+    error, observed : array, shape (1, time)
+        Standard error by rounding, and 1 where intervals tell something, as in `lesde_infer.model.StrataData`.
     reference : array, shape (1,)
         Size of a below which it counts as zero, per unit time.
     spread : array, shape ()
@@ -97,6 +99,8 @@ class PatternData(NamedTuple):
     exposure: Float[Array, " time"]
     log_length: Float[Array, "1 time"]
     dimension: Float[Array, "1"]
+    error: Float[Array, "1 time"]
+    observed: Float[Array, "1 time"]
     reference: Float[Array, "1"]
     spread: Float[Array, ""]
     weight: Float[Array, " time"]
@@ -199,7 +203,8 @@ def predict_pattern(parameters: PatternParameters, data: PatternData) -> Pattern
     factor = seen[:, None] * feedback_factor(kernel_gamma(parameters, data) * data.exposure, data.feedback)
     directions = (data.drift[:, None, :, None] * data.coordinates[:, :, None, :]).reshape(*data.feedback.shape, -1)
     shift = parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
-    return PatternPrediction(factor[:, :, None] * directions, parameters.log_scale + data.log_length + shift)
+    log_noise, log_error = parameters.log_scale + data.log_length + shift, jnp.log(jnp.maximum(data.error, TINY))
+    return PatternPrediction(factor[:, :, None] * directions, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))
 
 
 def pattern_density(parameters: PatternParameters, data: PatternData) -> CollapsedStudentT:
@@ -208,7 +213,7 @@ def pattern_density(parameters: PatternParameters, data: PatternData) -> Collaps
     mean = prediction.directions @ parameters.pattern.T
     explained = (mean * (2.0 * data.increments - mean)).sum(axis=(1, 2))[None]
     degrees = interval_degrees(parameters.degrees, data.relative_length)
-    return CollapsedStudentT(explained, prediction.log_noise, degrees, data.dimension[:, None])
+    return CollapsedStudentT(explained, prediction.log_noise, degrees, data.dimension[:, None], data.observed)
 
 
 @dataclass(frozen=True)
@@ -251,11 +256,11 @@ class PatternVariant:
         parameters = self.parameters(values, data)
         prediction = predict_pattern(parameters, data)
         nu, d = interval_degrees(parameters.degrees, data.relative_length)[0], data.dimension
-        precision = (nu + d) / (nu + d + 2.0) * jnp.exp(-2.0 * prediction.log_noise[0])
+        precision = data.observed[0] * (nu + d) / (nu + d + 2.0) * jnp.exp(-2.0 * prediction.log_noise[0])
         rows = jnp.einsum("t,tji,tjl->il", precision, prediction.directions, prediction.directions)
         moved = ((prediction.directions @ parameters.pattern.T) ** 2).sum(axis=(1, 2))
         unseen = 1.0 - data.relative_length  # the drift over an interval is s e^{xψ} = e^{u − ū − (1 − x)ψ}
-        by_curve = [precision * moved, 2.0 * d * nu / (nu + d + 2.0), precision * moved * unseen**2]
+        by_curve = [precision * moved, data.observed[0] * 2.0 * d * nu / (nu + d + 2.0), precision * moved * unseen**2]
 
         def curves(w: Float[Array, "curve weight"]) -> Float[Array, "curve time"]:
             scale, noise, attenuation = evaluate_pattern_curves(self.curve, w, time_scale, data)

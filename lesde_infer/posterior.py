@@ -19,6 +19,7 @@ from jaxtyping import Float
 from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import elasticity_from_rates
+from lesde_infer.interval_lengths import spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_model import PatternData
 from lesde_infer.pattern_posterior import PatternDraws, matrix_times
@@ -300,6 +301,9 @@ def _constant(
             "n_steps": ("time", statistics.n_steps),
             "impact_f": ("time", statistics.impact_f),
             "impact_persistence": ("time", statistics.impact_persistence),
+            "moved": ("time", statistics.moved.astype(float)),
+            "driven": ("time", statistics.driven.astype(float)),
+            "spike": ("time", spikes(statistics).astype(float)),
             "relative_length": ("time", np.asarray(data.relative_length)),
             **({"pattern_drift": ("time", np.asarray(data.drift[:, 1]))} if isinstance(data, PatternData) else {}),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),

@@ -8,7 +8,7 @@ where the rate lies or whether it is positive: every rate's prior is symmetric a
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import CurvePrior
@@ -82,25 +82,37 @@ def rate_scale(
 
 
 def least_squares(
-    stratum: StratumStatistics, exposure: Float[np.ndarray, " time"]
+    stratum: StratumStatistics, exposure: Float[np.ndarray, " time"], rounding: Float[np.ndarray, " time"]
 ) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
     """Return each interval's own estimate of the rate of class means, without feedback, and its standard error.
 
-    The rate acts as rate · ``exposure`` along the sum of the directions.
+    The rate acts as rate · ``exposure`` along the sum of the directions. The residual variance is no less than
+    ``rounding``, per dimension. In one dimension nothing is left beside the rate; the whole increment then stands for
+    the noise.
     """
     square = np.maximum(stratum.direction_square.sum(axis=1), TINY)
     product = stratum.direction_increment.sum(axis=1)
-    residual = np.maximum(stratum.increment_square - product**2 / square, TINY) / max(stratum.dimension - 1, 1)
+    explained = product**2 / square if stratum.dimension > 1 else 0.0
+    residual = (stratum.increment_square - explained) / max(stratum.dimension - 1, 1)
+    residual = np.maximum(residual, np.maximum(rounding, TINY))
     residual *= stratum.dimension / stratum.effective_dimension  # in each dimension that noise moves in, and drift
     return product / square / exposure, np.sqrt(residual / square) / exposure
 
 
 def class_mean_scale(
-    stratum: StratumStatistics, lengths: Float[np.ndarray, " time"], exposure: Float[np.ndarray, " time"]
+    stratum: StratumStatistics,
+    lengths: Float[np.ndarray, " time"],
+    exposure: Float[np.ndarray, " time"],
+    rounding: Float[np.ndarray, " time"],
+    observed: Bool[np.ndarray, " time"],
 ) -> StratumScale:
     """Scale the prior of a stratum of class means by its own least squares, and by the size of its increments."""
-    noise = np.sqrt(np.maximum(stratum.increment_square, TINY) / stratum.dimension / lengths)
-    return rate_scale(*least_squares(stratum, exposure), noise)
+    noise = np.sqrt(np.maximum(stratum.increment_square / stratum.dimension, np.maximum(rounding, TINY)) / lengths)
+    estimates, errors = least_squares(stratum, exposure, rounding)
+    driven = observed & (stratum.direction_square.sum(axis=1) > 0)
+    if not driven.any():
+        return no_rate_scale(noise[observed])
+    return rate_scale(estimates[driven], errors[driven], noise[observed])
 
 
 def no_rate_scale(noise: Float[np.ndarray, " time"]) -> StratumScale:

@@ -58,18 +58,29 @@ class ClassAverage:
         return float(between / within) if within > 0 else (np.inf if between > 0 else 0.0)
 
 
+LARGEST_FEATURE = 1e60  # beyond it, products of squares overflow
+
+
 def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
     """Read the features of a record; samples that are missing are NaN throughout, and anything else not finite refused.
 
     Raises
     ------
     InputError
-        Where a sample's features are infinite, or NaN in part (`data_tools.Recording.check_finite`).
+        Where a sample's features are infinite, NaN in part (`data_tools.Recording.check_finite`), or too large to
+        compute with.
     """
     features = np.asarray(recording.features(layer)[record], dtype=np.float64)
     finite = np.isfinite(features)
     if not finite.all() and not (finite.all(axis=1) | np.isnan(features).all(axis=1)).all():
         recording.check_finite(layer)
+    largest = float(np.max(np.abs(features), initial=0.0, where=~np.isnan(features)))
+    if largest > LARGEST_FEATURE:
+        before = f"fit what comes before with --until {recording.steps[record - 1]}" if record else "train again"
+        raise InputError(
+            f"{recording.path}: layer {layer} holds values up to {largest:.0e} at step {recording.steps[record]}: "
+            f"training diverged; {before}"
+        )
     return features
 
 
@@ -142,6 +153,15 @@ class Snapshot:
     def contrast(self) -> Float[np.ndarray, "class_ feature"]:
         """Contrasts of the impact: hₖ less its mean over classes."""
         return self.directions.contrast.sum(axis=0)
+
+    @property
+    def mean_square(self) -> float:
+        """Mean of all squared features of the samples that the record holds."""
+        return float(np.mean(self.features[self.present] ** 2))
+
+    def equals(self, other: "Snapshot", samples: Bool[np.ndarray, " sample"]) -> bool:
+        """Whether no feature of some samples differs."""
+        return np.array_equal(self.features[samples], other.features[samples])
 
 
 class SnapshotReader:
@@ -226,7 +246,10 @@ class SnapshotReader:
             axes = simplex_directions(self.n_classes)[average.groups]
             return logits_directions(means, self.weights), (features * axes).sum(axis=1, keepdims=True) * axes
         probabilities = softmax(logits)
-        residuals = self.target[present] - probabilities
+        # At the given class it is the sum of all other probabilities: 1 − s would round to 0 where s is near 1.
+        target = self.target[present]
+        others = (probabilities * (1.0 - target)).sum(axis=1, keepdims=True)
+        residuals = np.where(target > 0, others, -probabilities)
         class_probability = average(probabilities)
         scatter = average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
         n_given = logits.shape[1]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
@@ -27,6 +27,7 @@ from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_dimension import EffectiveDimension
 from lesde_infer.probe_sampling import EndSampling, end_intervals
+from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
@@ -126,6 +127,13 @@ class Statistics:
         What was left out.
     gamma_sampling_error : float
         Standard error of γ at the end of the record over draws of the probe (`lesde_infer.probe_sampling`).
+    mean_square : array, shape (time + 1,)
+        Mean of all squared features at each record.
+    rounding : array, shape (time,)
+        Variance that the rounding of the stored numbers alone gives an increment of a feature.
+    moved : array, shape (time,)
+        Whether any feature of any sample changed at all. Where none did no step was taken, or one record was stored
+        twice, and the interval tells nothing of what steps do.
     """
 
     impact: Impact
@@ -149,11 +157,30 @@ class Statistics:
     impact_persistence: Float[np.ndarray, " time"]
     missing: MissingData
     gamma_sampling_error: float
+    mean_square: Float[np.ndarray, " record"]
+    rounding: Float[np.ndarray, " time"]
+    moved: Bool[np.ndarray, " time"]
 
     @property
     def stops(self) -> Int[np.ndarray, " time"]:
         """Record at which each interval stops."""
         return self.starts + 1
+
+    @property
+    def mean_rounding(self) -> Float[np.ndarray, " time"]:
+        """Variance that rounding alone gives one coordinate of a class mean's increment, on average over classes.
+
+        Rounding of stored numbers averages out over samples, that of the averaging itself does not.
+        """
+        averaging = AVERAGING**2 * (self.mean_square[self.stops] + self.mean_square[self.starts])
+        return self.rounding * float(np.mean(1.0 / self.class_sizes)) + averaging
+
+    @property
+    def driven(self) -> Bool[np.ndarray, " time"]:
+        """Whether impacts of the classes differ at all: beyond rounding under I and L, beyond zero under R."""
+        square = self.contrast.direction_square.sum(axis=1)
+        least = 0.0 if self.impact == "R" else ROUNDING_MARGIN * self.contrast.dimension * self.mean_rounding
+        return square > least
 
     @property
     def n_classes(self) -> int:
@@ -232,10 +259,12 @@ def compute_statistics(
     noise = EffectiveDimension(), EffectiveDimension()  # of contrasts, and of the mean over classes
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
     held, before = reader.read(0)
+    mean_square = [np.nan if before is None else before.mean_square]
     missing.add_record(0, held)
     for record in range(1, len(steps)):
         held_before, (held, after) = held, reader.read(record)
         missing.add_record(record, held)
+        mean_square.append(np.nan if after is None else after.mean_square)
         common = held_before & held
         average = reader.average_over(common)
         if times[record] <= times[record - 1]:
@@ -260,6 +289,8 @@ def compute_statistics(
     n_features, sizes = recording.features(layer).shape[2], reader.average.sizes
     deviations = [interval.deviations for interval in intervals]
     degrees = np.array([interval.n_samples - len(sizes) for interval in intervals])
+    squares, precision = np.array(mean_square), float(np.finfo(recording.features(layer).dtype).eps)
+    rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
     return Statistics(
         impact=impact,
         layer=layer,
@@ -280,12 +311,15 @@ def compute_statistics(
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=measure_whole(deviations, degrees),
-        parts=measure_parts(deviations, degrees),
+        within=measure_whole(deviations, degrees, rounding),
+        parts=measure_parts(deviations, degrees, rounding),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
         missing=missing.result(),
         gamma_sampling_error=sampling.error,
+        mean_square=squares,
+        rounding=rounding,
+        moved=np.array([interval.moved for interval in intervals]),
     )
 
 

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lesde_infer.deviations import Within, contrast_axes
+from lesde_infer.rounding import ROUNDING_MARGIN
 
 SMALLEST_FACTOR = 1e-3  # a change of sign of the deviations cannot be a growth: f is floored here
 UNMEASURED = 1e3  # standard error, in logarithms, or in units of the largest, of what an interval does not measure
@@ -48,6 +49,8 @@ class WithinStatistics:
         10³, and numbers are those of the nearest interval that has any: they say nothing.
     dimension : array, shape (time,)
         d: (n − K)p, or (n − K) times the dimensions of the part.
+    spread : array, shape (time,)
+        Whether samples of a class differ by more than rounding (`lesde_infer.rounding`); else nothing is measured.
     """
 
     log_growth: Float[np.ndarray, " time"]
@@ -55,6 +58,7 @@ class WithinStatistics:
     log_growth_error: Float[np.ndarray, " time"]
     log_variance_error: Float[np.ndarray, " time"]
     dimension: Int[np.ndarray, " time"]
+    spread: Bool[np.ndarray, " time"]
 
 
 @dataclass(frozen=True)
@@ -162,14 +166,18 @@ class DeviationProducts(NamedTuple):
         )
 
 
-def measure_whole(intervals: Sequence[DeviationProducts], degrees: Int[np.ndarray, " time"]) -> WithinStatistics:
-    """Measure deviations as one; ``degrees`` is n − K in each interval."""
+def measure_whole(
+    intervals: Sequence[DeviationProducts], degrees: Int[np.ndarray, " time"], rounding: Float[np.ndarray, " time"]
+) -> WithinStatistics:
+    """Measure deviations as one; ``degrees`` is n − K in each interval, ``rounding`` as in `lesde_infer.rounding`."""
     parts = [interval.whole for interval in intervals]
-    return _within(parts, np.zeros(len(parts)), degrees)
+    return _within(parts, np.zeros(len(parts)), degrees, rounding)
 
 
-def measure_parts(intervals: Sequence[DeviationProducts], degrees: Int[np.ndarray, " time"]) -> PartStatistics:
-    """Measure deviations by parts; ``degrees`` is n − K in each interval."""
+def measure_parts(
+    intervals: Sequence[DeviationProducts], degrees: Int[np.ndarray, " time"], rounding: Float[np.ndarray, " time"]
+) -> PartStatistics:
+    """Measure deviations by parts; arguments as of `measure_whole`."""
     along, across = [interval.along for interval in intervals], [interval.across for interval in intervals]
     square, product = (
         np.array([getattr(a, name) + getattr(b, name) for a, b in zip(along, across, strict=True)])
@@ -178,8 +186,8 @@ def measure_parts(intervals: Sequence[DeviationProducts], degrees: Int[np.ndarra
     # Below rounding of the deviations' impacts themselves nothing is left of them.
     pulled = square > 0.0
     strength = np.divide(product, square, out=np.zeros_like(product), where=pulled)
-    measured_along = _within(along, strength, degrees)
-    measured_across = _within(across, strength, degrees) if any(part.axes for part in across) else None
+    measured_along = _within(along, strength, degrees, rounding)
+    measured_across = _within(across, strength, degrees, rounding) if any(part.axes for part in across) else None
     pull = None
     if pulled.any():
         variance = np.zeros_like(square)
@@ -194,12 +202,12 @@ def measure_parts(intervals: Sequence[DeviationProducts], degrees: Int[np.ndarra
 
 
 def _within(
-    parts: Sequence[PartProducts], strength: Float[np.ndarray, " time"], degrees: Int[np.ndarray, " time"]
+    parts: Sequence[PartProducts],
+    strength: Float[np.ndarray, " time"],
+    degrees: Int[np.ndarray, " time"],
+    rounding: Float[np.ndarray, " time"],
 ) -> WithinStatistics:
-    """Least-squares growth of a part, and what it and a pull of given strength leave.
-
-    Where deviations stand still, the residual variance is floored at the rounding error of single precision.
-    """
+    """Least-squares growth of a part, and what it and a pull of given strength leave: no less than rounding leaves."""
     square, product, change_square, push_square, push_product = (
         np.array([part[column] for part in parts]) for column in range(5)
     )
@@ -207,8 +215,7 @@ def _within(
     factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
     residual = change_square - factor * product - strength * (2.0 * push_product - strength * push_square)
     per_dimension = np.maximum(dimension, 1)
-    floor = (np.finfo(np.float32).eps ** 2) * square / per_dimension + TINY
-    variance = np.maximum(residual / per_dimension, floor)
+    variance = np.maximum(residual / per_dimension, np.maximum(rounding, TINY))
     growth = 1.0 + np.maximum(factor, SMALLEST_FACTOR - 1.0)
     nearest = _nearest(dimension > 0)
     return WithinStatistics(
@@ -217,6 +224,7 @@ def _within(
         log_growth_error=np.where(dimension > 0, np.sqrt(variance / np.maximum(square, TINY)) / growth, UNMEASURED),
         log_variance_error=np.where(dimension > 0, np.sqrt(2.0 / per_dimension), UNMEASURED),
         dimension=dimension,
+        spread=square > ROUNDING_MARGIN * dimension * rounding,
     )
 
 
@@ -229,11 +237,15 @@ def _nearest(present: np.ndarray) -> Int[np.ndarray, " time"]:
 
 
 class Measured(NamedTuple):
-    """Numbers measured once an interval, with standard errors, and what they are called among the observed data."""
+    """Numbers measured once an interval, with standard errors, and what they are called among the observed data.
+
+    ``spread`` tells the intervals in which deviations were there to be measured.
+    """
 
     name: str
     values: Float[np.ndarray, " time"]
     error: Float[np.ndarray, " time"]
+    spread: Bool[np.ndarray, " time"]
 
 
 def measured_strata(whole: WithinStatistics, parts: PartStatistics, within: Within) -> dict[str, Measured]:
@@ -245,12 +257,14 @@ def measured_strata(whole: WithinStatistics, parts: PartStatistics, within: With
         if parts.across is not None:
             found["_across"] = parts.across
     growth = {
-        f"growth{suffix}": Measured(f"log_growth{suffix}", part.log_growth, part.log_growth_error)
+        f"growth{suffix}": Measured(f"log_growth{suffix}", part.log_growth, part.log_growth_error, part.spread)
         for suffix, part in found.items()
     }
     noise = {
-        f"individual{suffix}": Measured(f"log_variance{suffix}", part.log_variance, part.log_variance_error)
+        f"individual{suffix}": Measured(
+            f"log_variance{suffix}", part.log_variance, part.log_variance_error, part.spread
+        )
         for suffix, part in found.items()
     }
-    pulls = {} if pull is None else {"pull": Measured("pull_strength", pull.strength, pull.error)}
+    pulls = {} if pull is None else {"pull": Measured("pull_strength", pull.strength, pull.error, parts.along.spread)}
     return {**growth, **pulls, **noise}

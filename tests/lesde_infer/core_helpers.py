@@ -186,6 +186,7 @@ def random_strata(
         exposure=jnp.asarray(exposure),
         log_length=jnp.asarray(log_length),
         error=jnp.asarray(error),
+        observed=jnp.ones_like(jnp.asarray(error)),
         reference=jnp.asarray(rng.uniform(0.05, 0.2, size=n_strata)),
         is_rate=jnp.asarray(is_rate),
         relaxes=jnp.asarray(is_rate),

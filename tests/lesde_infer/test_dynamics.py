@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dynamics_helpers import case, class_means, constant_rates, run
-from scipy import integrate, linalg, optimize, special, stats
+from scipy import linalg, optimize, special, stats
 
 from data_tools.errors import InputError
 from lesde_infer import dynamics
@@ -12,7 +12,7 @@ from lesde_infer.integrators import SMALLEST_PULL
 from lesde_infer.interval_rates import IntervalRates
 
 
-def drift(features, groups, given, alpha, beta, kappa, impact, weight=None, bias=None):
+def linear_drift(features, groups, alpha, beta, kappa, impact):
     """Drift of every sample, as the model is written: (1/K) sum_l E_kl h_l + kappa (x - class mean)."""
     n_classes = groups.max() + 1
     means = class_means(features, groups)
@@ -20,23 +20,11 @@ def drift(features, groups, given, alpha, beta, kappa, impact, weight=None, bias
     for k in range(n_classes):
         if impact == "I":
             impacts.append(means[k])
-        elif impact == "L":
+        else:
             d = np.eye(n_classes)[k] - 1 / n_classes
             impacts.append(d * (d @ means[k]) / (d @ d))
-        else:
-            logits = features[groups == k] if weight is None else features[groups == k] @ weight.T + bias
-            residual = (np.eye(n_classes)[given[groups == k]] - special.softmax(logits, axis=1)).mean(axis=0)
-            impacts.append(residual if weight is None else weight.T @ residual)
     elasticity = np.where(np.eye(n_classes, dtype=bool), alpha, beta)
     return (elasticity @ np.array(impacts) / n_classes)[groups] + kappa * (features - means[groups])
-
-
-def integrate_densely(features, groups, given, length, *arguments):
-    def field(_, flat):
-        return drift(flat.reshape(features.shape), groups, given, *arguments).ravel()
-
-    solution = integrate.solve_ivp(field, (0, length), features.ravel(), "DOP853", rtol=1e-12, atol=1e-13)
-    return solution.y[:, -1].reshape(features.shape)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
@@ -48,30 +36,10 @@ def integrate_densely(features, groups, given, length, *arguments):
 def test_linear_impacts_equal_the_exponential_of_the_sample_level_operator(n_classes, impact, alpha, beta, kappa):
     features, groups, given = case(n_classes, n_classes)
     basis = np.eye(features.size).reshape(-1, *features.shape)
-    operator = np.array([drift(unit, groups, given, alpha, beta, kappa, impact).ravel() for unit in basis]).T
+    operator = np.array([linear_drift(unit, groups, alpha, beta, kappa, impact).ravel() for unit in basis]).T
     expected = (linalg.expm(1.7 * operator) @ features.ravel()).reshape(features.shape)
     rates = constant_rates(alpha, beta, kappa, n_classes)
     np.testing.assert_allclose(run(features, groups, given, 1.7, rates, impact), expected, rtol=1e-8, atol=1e-9)
-
-
-@pytest.mark.parametrize(("n_classes", "n_features"), [(3, 3), (4, 7), (4, 2)])
-@pytest.mark.parametrize(("alpha", "beta", "kappa"), [(3.0, 0.5, 0.2), (0.5, 1.5, -0.2), (-0.8, -1.0, 0.1)])
-def test_residual_impact_converges_to_the_flow_with_order_one(n_classes, n_features, alpha, beta, kappa):
-    features, groups, given = case(n_classes, n_features, corrupted=True)
-    rng = np.random.default_rng(1)
-    hidden = n_features != n_classes
-    weight = rng.normal(size=(n_classes, n_features)) if hidden else None
-    bias = rng.normal(size=n_classes) if hidden else None
-    classifier = (np.stack([weight] * 2), np.stack([bias] * 2)) if hidden else None
-    expected = integrate_densely(features, groups, given, 1.0, alpha, beta, kappa, "R", weight, bias)
-    rates = constant_rates(alpha, beta, kappa, n_classes)
-    errors = [
-        np.abs(run(features, groups, given, 1.0, rates, "R", classifier=classifier, substeps=m) - expected).max()
-        for m in (16, 32, 64)
-    ]
-    order = np.log2(errors[0] / errors[2]) / 2
-    assert abs(order - 1) < 0.4, errors
-    assert errors[2] < 0.02
 
 
 def phi1(matrix):
