@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from lesde_infer.assembly import assemble
+from lesde_infer.sampling import CHUNK
 from lesde_infer.simulation import simulate
 from lesde_infer.statistics import compute_statistics
 from lesde_infer.submodel_sampler import SubmodelSampler
@@ -72,6 +73,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
+    if arguments.draws < CHUNK or arguments.draws % CHUNK:
+        parser.error(f"--draws is {arguments.draws}; give a multiple of {CHUNK}")
     prepared = {n: prepare(n, arguments.intervals) for n in arguments.samples}
     times: dict[int, list[tuple[float, float]]] = {n: [] for n in prepared}
     for repeat in range(arguments.repeats):
