@@ -35,6 +35,7 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/fit_speed.py
+	$(BIN)/python benchmarks/sample_cost.py
 
 truth: install
 	$(BIN)/python benchmarks/measured_truth.py
