@@ -90,14 +90,18 @@ def check_stratum(statistics, data, s, name):
     if name == "shared" or (name == "contrast" and not is_split):
         stratum = getattr(statistics, name)
         divisor = 3 if name == "contrast" else 1
-        expected = (stratum.increment_square, stratum.dimension, lengths / divisor, 0.0, root)
+        effective = stratum.effective_dimension
+        spread_over = root + 0.5 * np.log(stratum.dimension / effective)
+        expected = (stratum.increment_square, effective, lengths / divisor, 0.0, spread_over)
     elif name == "contrast":
         # Its noise has a test of its own.
         along = np.asarray(data.increment)[s]
         expected = (along**2, 1, lengths / 3, 0.0, np.asarray(data.log_length)[s])
     elif name == "class_noise":
         along = statistics.contrast.direction_increment.sum(axis=1) ** 2 / statistics.contrast.direction_square.sum(1)
-        expected = (statistics.contrast.increment_square - along, statistics.contrast.dimension - 1, 0.0, 0.0, root)
+        dimension, effective = statistics.contrast.dimension - 1, statistics.contrast.effective_dimension - 1
+        spread_over = root + 0.5 * np.log(dimension / effective)
+        expected = (statistics.contrast.increment_square - along, effective, 0.0, 0.0, spread_over)
     elif not name.startswith("individual"):
         expected = (numbers[name] ** 2, 1, lengths, error, root)
     else:
@@ -124,7 +128,8 @@ def test_contrasts_split_into_what_lies_along_the_impact_and_what_lies_across(ca
     """Written out as vectors: the parts are orthogonal, exhaust the increment, and so do their dimensions."""
     width = n_classes if case == "R" else 4
     run = make_run(n_classes, width, n_records=6, seed=n_classes)
-    submodels = assemble(collapse(run, tmp_path / "run.h5", case), "gp")
+    statistics = collapse(run, tmp_path / "run.h5", case)
+    submodels = assemble(statistics, "gp")
     (along, a), (across, b) = locate(submodels, "contrast"), locate(submodels, "class_noise")
     increments, impacts = contrasts_and_impacts(run, case)
     units = impacts / np.linalg.norm(impacts, axis=1, keepdims=True)
@@ -138,7 +143,8 @@ def test_contrasts_split_into_what_lies_along_the_impact_and_what_lies_across(ca
     # A push of one moves the increment by the whole impact where nothing feeds back.
     np.testing.assert_allclose(along.direction_square[a].sum(axis=1), np.linalg.norm(impacts, axis=1), rtol=1e-8)
     assert float(along.dimension[a]) == 1
-    assert float(across.dimension[b]) == (n_classes - 1) * width - 1
+    assert float(across.dimension[b]) == pytest.approx(statistics.contrast.effective_dimension - 1)
+    assert statistics.contrast.dimension == (n_classes - 1) * width
     np.testing.assert_array_equal(across.exposure[b], 0.0)
     np.testing.assert_array_equal(across.direction_square[b], 0.0)
 
@@ -165,6 +171,8 @@ def test_with_equal_gaussian_noise_both_parts_are_one_normal_of_the_whole_contra
     """
     run = make_run(3, 3 if case == "R" else 4, n_records=6, seed=6)
     statistics = collapse(run, tmp_path / "run.h5", case)
+    all_dimensions = replace(statistics.contrast, effective_dimension=float(statistics.contrast.dimension))
+    statistics = replace(statistics, contrast=all_dimensions)
     submodels = assemble(statistics, "gp")
     n_classes, lengths, sigma = 3, statistics.lengths, 0.3
     rates = np.random.default_rng(0).uniform(-1.0, 2.0, size=5) / lengths
@@ -309,9 +317,11 @@ def test_bursts_are_noticed(steps, mixed, tmp_path):
 
 
 def test_the_noise_across_the_impact_is_a_stratum_of_noise_alone(tmp_path):
-    data, _ = locate(assemble(in_bursts(tmp_path / "run.h5"), "gp"), "class_noise")
+    statistics = in_bursts(tmp_path / "run.h5")
+    data, _ = locate(assemble(statistics, "gp"), "class_noise")
     assert float(data.prior.level_sd[1]) == NOISE_SPREAD[0]
-    noise = np.sqrt(np.asarray(data.increment_square)[0] / float(data.dimension[0]) / np.asarray(data.lengths))
+    dimension = statistics.contrast.dimension - 1
+    noise = np.sqrt(np.asarray(data.increment_square)[0] / dimension / np.asarray(data.lengths))
     assert float(data.prior.level_mean[1]) == pytest.approx(np.log(np.median(noise)))
     for rate in (-1.0, 3.0):  # whatever a rate would be, it moves nothing
         parameters = Parameters(

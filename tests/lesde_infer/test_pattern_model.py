@@ -56,7 +56,7 @@ def test_density_is_that_of_all_contrasts(tmp_path, impact, layer, n_classes, n_
     with make_run(n_classes, n_features, 6).write(tmp_path / "run.h5") as recording:
         statistics = compute_statistics(recording, layer, impact)
         reader = SnapshotReader(recording, layer, impact, "labels")
-        snapshots = [reader.read(record) for record in range(6)]
+        snapshots = [reader.read(record)[1] for record in range(6)]
     data = pattern_data(statistics, mixed=mixed, drifting=drifting)
     parameters = draw_parameters(rng, data, mixed=mixed)
     found = np.asarray(pattern_density(parameters, data).log_prob(data.increment_square))[0]
@@ -93,7 +93,7 @@ def test_homogeneous_pattern_moves_contrasts_as_homogeneous_elasticity_does(tmp_
     with run.write(tmp_path / "run.h5") as recording:
         statistics = compute_statistics(recording, layer, impact)
         reader = SnapshotReader(recording, layer, impact, "labels")
-        snapshots = [reader.read(record) for record in range(5)]
+        snapshots = [reader.read(record)[1] for record in range(5)]
     data = pattern_data(statistics, mixed=False, drifting=False)
     flat = draw_parameters(np.random.default_rng(0), data)
     flat = flat._replace(pattern=gamma * data.homogeneous, log_scale_curve=jnp.zeros_like(flat.log_scale_curve))

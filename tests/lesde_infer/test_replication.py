@@ -102,7 +102,8 @@ def made_up_fit(degrees, *, split=True, exponents=None):
             "posterior": xr.Dataset(variables, coordinates),
             "log_likelihood": xr.Dataset(densities),
             "constant_data": xr.Dataset(
-                {name: ("time", value) for name, value in constant.items()} | {"dimension": ("stratum", dimension)},
+                {name: ("time", value) for name, value in constant.items()}
+                | {"dimension": ("stratum", dimension), "noise_concentration": ("stratum", np.ones(len(dimension)))},
                 coordinates,
             ),
             "observed_data": xr.Dataset({name: ("time", value) for name, value in measured.items()}),
