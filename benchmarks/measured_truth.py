@@ -10,7 +10,7 @@ of the log from one of the model.
 
     python benchmarks/measured_truth.py [--work DIR] [--only NAME …]
 
-Recordings and outcomes are kept in the work folder, and are not made again if they are there. Results of all runs made so
+Recordings and outcomes are kept in the work folder, and not made again if they are there. Results of all runs made so
 far go to benchmarks/results/measured_truth.json and .md. Seeds are not those of the recordings on which the model
 was developed. Runs with momentum are listed, but do not count: a measured step there moves by the velocity that earlier
 steps left, so it is no rate along the residuals of the moment (DESIGN section 4.10).
