@@ -10,8 +10,8 @@ of the log from one of the model.
 
     python benchmarks/measured_truth.py [--work DIR] [--only NAME …]
 
-Recordings and outcomes are kept in the work folder, and are not made again if they are there.
-Results go to benchmarks/results/measured_truth.json and .md. Seeds are not those of the recordings on which the model
+Recordings and outcomes are kept in the work folder, and not made again if they are there. Results of all runs made so
+far go to benchmarks/results/measured_truth.json and .md. Seeds are not those of the recordings on which the model
 was developed. Runs with momentum are listed, but do not count: a measured step there moves by the velocity that earlier
 steps left, so it is no rate along the residuals of the moment (DESIGN section 4.10).
 """
@@ -179,13 +179,11 @@ def record(run: Run, work: Path) -> Path:
     return done(work / f"{run.name}.h5", lambda path: run_experiment(run.config, path, force=True))
 
 
-def carry_out(run: Run, work: Path) -> dict[str, Any]:
-    """Fit and check a run that was recorded, as far as that was not done."""
+def carry_out(run: Run, work: Path) -> None:
+    """Record a run, fit and check it, as far as that was not done."""
     recording = record(run, work)
     checked = done(work / f"{run.name}.json", lambda path: examine(run, recording, path))
-    outcome: dict[str, Any] = json.loads(checked.read_text())
-    print(line(outcome), flush=True)
-    return outcome
+    print(line(json.loads(checked.read_text())), flush=True)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -290,19 +288,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, default=HERE / "work" / "truth", help="folder of recordings and fits")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the tables")
-    parser.add_argument("--only", nargs="+", choices=[run.name for run in RUNS], help="these runs; no table is written")
+    parser.add_argument(
+        "--only", nargs="+", choices=[run.name for run in RUNS], help="these runs; the table is of all that were made"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     chosen = [run for run in RUNS if not arguments.only or run.name in arguments.only]
-    outcomes = []
     for run in chosen:
-        outcomes.append(carry_out(run, arguments.work))
-        if not arguments.only:
-            arguments.results.mkdir(parents=True, exist_ok=True)
-            result = {"totals": totals(outcomes), "runs": outcomes}
-            (arguments.results / "measured_truth.json").write_text(json.dumps(result, indent=1) + "\n")
-            (arguments.results / "measured_truth.md").write_text(page(outcomes))
-    print(json.dumps(totals(outcomes)))
+        carry_out(run, arguments.work)
+        made = [arguments.work / f"{run.name}.json" for run in RUNS]
+        outcomes = [json.loads(path.read_text()) for path in made if path.exists()]
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        result = {"totals": totals(outcomes), "runs": outcomes}
+        (arguments.results / "measured_truth.json").write_text(json.dumps(result, indent=1) + "\n")
+        (arguments.results / "measured_truth.md").write_text(page(outcomes))
+        print(json.dumps(totals(outcomes)), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ posterior of γ in windows of the record.
 comes from a likelihood with Student-t tails, which follows the typical interval, so it is held against the **median**
 of the window's snapshots. Least squares on a log follows the ratio of sums Σ K⟨contrast D, contrast h⟩/Σ|contrast h|²,
 which exceeds the median by a factor of 1 to 2 where large impacts go with large rates (DESIGN section 4.10): it stands
-beside it, and so does the rate of the tangent drift, whose ratio to that of real steps tells how far they are from the
-limit of small steps.
+beside it (where sizes of steps are told, the posterior comes close to it as well, `lesde_infer.model`), and so does the
+rate of the tangent drift, whose ratio to that of real steps tells how far they are from the limit of small steps.
 
 *Its error.* The standard error of the median is √(π/2) · max(sd, e)/√n = 1.2533 · max(sd, e)/√n, with sd the standard
 deviation of the n snapshots and e the root mean square of their errors of measurement, from repeated steps. Since
