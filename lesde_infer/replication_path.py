@@ -80,7 +80,7 @@ class ReplicationPath:
             values = getattr(rates, field.name)
             if values is None or field.name.endswith("_dof"):
                 filled[field.name] = values
-            elif field.name.endswith("_sd"):
+            elif "_sd" in field.name:
                 filled[field.name] = between(values / roots[self.fitted]) * roots
                 filled[field.name][:, self.fitted] = values
             else:

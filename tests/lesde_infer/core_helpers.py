@@ -1,6 +1,6 @@
 """What the tests of the inference core share: small recordings, and the model written out plainly, sample by sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg, special
@@ -68,6 +68,15 @@ def make_case(case, n_classes, seed, **options):
     width = n_classes if case == "L" else (n_classes + 2 if seed % 2 else max(n_classes - 1, 2))
     run = make_run(n_classes, width, seed=seed, **options)
     return run, "out" if case == "R" else "hidden", case[0]
+
+
+def in_all_dimensions(statistics):
+    """Return statistics that take noise for alike in all dimensions, which closed forms are for."""
+    contrast, shared = (
+        replace(stratum, effective_dimension=float(stratum.dimension))
+        for stratum in (statistics.contrast, statistics.shared)
+    )
+    return replace(statistics, contrast=contrast, shared=shared)
 
 
 def class_means(features, labels):

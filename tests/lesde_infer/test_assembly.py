@@ -8,6 +8,7 @@ from core_helpers import (
     class_means,
     elasticity,
     expected_increment,
+    in_all_dimensions,
     linear_drift,
     make_run,
     neighbouring_median,
@@ -170,9 +171,7 @@ def test_with_equal_gaussian_noise_both_parts_are_one_normal_of_the_whole_contra
     Under I all of it does. Under R feedback turns it a little; that part is left to the noise.
     """
     run = make_run(3, 3 if case == "R" else 4, n_records=6, seed=6)
-    statistics = collapse(run, tmp_path / "run.h5", case)
-    all_dimensions = replace(statistics.contrast, effective_dimension=float(statistics.contrast.dimension))
-    statistics = replace(statistics, contrast=all_dimensions)
+    statistics = in_all_dimensions(collapse(run, tmp_path / "run.h5", case))
     submodels = assemble(statistics, "gp")
     n_classes, lengths, sigma = 3, statistics.lengths, 0.3
     rates = np.random.default_rng(0).uniform(-1.0, 2.0, size=5) / lengths

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from core_helpers import make_run
 
-from lesde_infer import concurrent_sampling
+from lesde_infer import concurrent_sampling, submodel_sampler
 from lesde_infer.assembly import assemble
-from lesde_infer.concurrent_sampling import CAREFUL_WARMUP, WARMUP, ConcurrentSampler
+from lesde_infer.concurrent_sampling import ConcurrentSampler
 from lesde_infer.statistics import compute_statistics
+from lesde_infer.submodel_sampler import CAREFUL_WARMUP, WARMUP
 
 pytestmark = pytest.mark.xdist_group("concurrent")  # one compilation serves all
 
@@ -76,7 +77,7 @@ def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     diverging = np.zeros_like(kept[0].diverging)
     diverging[7, 1] = True
     kept[0] = kept[0]._replace(diverging=diverging)
-    monkeypatch.setattr(concurrent_sampling, "find_mode", None)  # modes are found once
+    monkeypatch.setattr(submodel_sampler, "find_mode", None)  # modes are found once
     sampled.replace_diverged()
     seen = []
     sampled.run_until(100, lambda *report: seen.append(report))

@@ -286,7 +286,7 @@ def test_gaps_are_left_out_counted_and_checked_across(fitted, recording_path, tm
     features[np.random.default_rng(0).random(features.shape[:2]) < 0.1] = np.nan
     features[12] = np.nan
     path = write_recording(tmp_path / "gaps.h5", STEPS, labels, {"logits": features}, logits="logits")
-    gappy = fit(path, curve="constant", seed=3)
+    gappy = fit(path, curve="constant", within="isotropic", seed=3)
     for name in ("gamma", "kappa"):
         draws, complete = gappy.posterior[name].isel(time=0), fitted.posterior[name].isel(time=0)
         assert abs(float(draws.median() - complete.median())) < 1.5 * float(complete.std()), name

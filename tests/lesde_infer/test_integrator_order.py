@@ -226,7 +226,7 @@ def strong_errors(impact, n_classes, n_features, alpha, beta, kappa):
             moved = simplex_means(means, gamma, global_rate, length)
         else:
             moved = residual_means(
-                means, deviations, gamma, global_rate, kappa, length,
+                means, deviations[None], gamma, global_rate, jnp.full(1, kappa), length,
                 readout=readout, classes=classes, substeps=jnp.asarray(1),
             )  # fmt: skip
         return moved[classes.groups] + growth(kappa * length) * deviations.T + increment

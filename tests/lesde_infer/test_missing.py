@@ -16,7 +16,7 @@ ARRAYS = {
     "contrast": ("direction_square", "direction_increment", "increment_square", "feedback"),
     "shared": ("direction_square", "direction_increment", "increment_square", "feedback"),
     "pattern": ("coordinates", "increments", "feedback"),
-    "within": ("log_growth", "log_variance", "log_growth_error", "log_variance_error", "dimensions"),
+    "within": ("log_growth", "log_variance", "log_growth_error", "log_variance_error", "dimension"),
 }
 
 

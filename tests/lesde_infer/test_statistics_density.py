@@ -9,6 +9,7 @@ from core_helpers import (
     class_means,
     elasticity,
     expected_increment,
+    in_all_dimensions,
     linear_drift,
     make_case,
     neighbouring_median,
@@ -119,7 +120,7 @@ def test_collapsed_likelihood_is_that_of_all_samples(case, n_classes, tmp_path):
     for seed in range(4):
         run, layer, impact = make_case(case, n_classes, seed)
         with run.write(tmp_path / f"{seed}.h5") as recording:
-            statistics = compute_statistics(recording, layer, impact)
+            statistics = in_all_dimensions(compute_statistics(recording, layer, impact))
         parameters = random_parameters(run, seed)
         collapsed = collapsed_log_density(statistics, *parameters)
         plain = sample_by_sample_log_density(run, case, *parameters)

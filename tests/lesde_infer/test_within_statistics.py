@@ -114,7 +114,7 @@ def test_parts_do_not_depend_on_axes_or_names_of_classes(tmp_path):
     other = collapse(run, tmp_path / "other.h5", impact="R", **turned)
     own, its = (measured_strata(found.within, found.parts, "spanned") for found in (one, other))
     assert list(own) == ["growth_along", "growth_across", "pull", "individual_along", "individual_across"]
-    for name, (_, values, error) in own.items():
+    for name, (_, values, error, _) in own.items():
         np.testing.assert_allclose(its[name].values, values, rtol=1e-4, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(its[name].error, error, rtol=1e-4, err_msg=name)
 
