@@ -47,7 +47,8 @@ Stratum = Literal[
     "individual_across",
 ]
 STRATA: tuple[Stratum, ...] = get_args(Stratum)
-LEAST_SIZE_DIMENSIONS = 4  # that lie across the impact, so that they tell the size of an interval's noise
+LEAST_SIZE_DIMENSIONS = 4  # of noise, so that it tells its size in an interval
+FEW_STEPS = 3  # whose sizes differ so much that fewer dimensions tell them
 LEAST_RELATIVE_SIZE = 0.01  # of noise, over its mean nearby: class means that stand still would be sure of anything
 COUPLED: tuple[Stratum, ...] = ("contrast", "shared")  # under L
 
@@ -123,7 +124,9 @@ def assemble(
         Submodel(
             names,
             _strata_data(statistics, [strata[name] for name in names], n_components),
-            StrataVariant(curve, names == coupled, mixed, sized=names == ("contrast",)),
+            StrataVariant(
+                curve, names == coupled, mixed, sized=any(strata[name].relative_size is not None for name in names)
+            ),
         )
         for names in groups
     ]
@@ -169,7 +172,10 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     around, its part along the impact over s is a Student-t with as many degrees of freedom as s has dimensions, however
     sizes scatter. So does the drift, a large step being one along a large gradient: how far it does is learned from the
     relative size of the interval's noise (`lesde_infer.model`). Otherwise intervals that happened to be quiet would
-    decide γ. Where less than `LEAST_SIZE_DIMENSIONS` lie across, s is too noisy; it is smoothed over neighbours then.
+    decide γ. Where noise moves in less than `LEAST_SIZE_DIMENSIONS` effective dimensions s is noisy itself, and quiet
+    intervals would again decide: s is then smoothed over neighbours, except in intervals of few steps, whose sizes
+    differ by more than that. (LeNet on shapes, recorded every 60 steps, d* = 3: with s of each interval γ seemed to be
+    ten times as large early on, and the run simulated again separated thousands of steps too soon.)
     Where impacts vanish nothing is along them.
     """
     stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
@@ -181,13 +187,15 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     across = np.maximum(across, dimension * np.maximum(statistics.mean_rounding, TINY))
     effective = max(stratum.effective_dimension - 1.0, 1.0)
     log_noise = 0.5 * np.log(across / dimension)
-    relative_size = None
-    if stratum.dimension > LEAST_SIZE_DIMENSIONS:
-        nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps, moved)
-        relative_size = np.exp(log_noise) / nearby - 1.0
-        log_noise = np.maximum(log_noise, np.log(LEAST_RELATIVE_SIZE * nearby))
-    else:
-        log_noise = smoothed(log_noise, statistics.n_steps, moved)
+    few_steps = statistics.n_steps <= (FEW_STEPS if stratum.dimension > LEAST_SIZE_DIMENSIONS else 0)
+    own_size = (stratum.effective_dimension > LEAST_SIZE_DIMENSIONS) | few_steps
+    nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps, moved)
+    relative_size = np.where(own_size, np.exp(log_noise) / nearby - 1.0, 0.0)
+    log_noise = np.where(
+        own_size,
+        np.maximum(log_noise, np.log(LEAST_RELATIVE_SIZE * nearby)),
+        smoothed(log_noise, statistics.n_steps, moved),
+    )
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
     along = _StratumArrays(
@@ -204,7 +212,7 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         is_rate=True,
         relaxes=True,
         scale=rate_scale((unit * increment)[driven], (unit * np.exp(log_noise))[driven], ones).relative(),
-        relative_size=relative_size,
+        relative_size=relative_size if own_size.any() else None,
     )
     noise = np.sqrt(across / dimension / lengths)
     none = np.zeros((len(lengths), 1))

@@ -18,7 +18,14 @@ from scipy import stats
 from scipy.linalg import helmert
 
 from lesde_infer._jax import jnp
-from lesde_infer.assembly import LEAST_RELATIVE_SIZE, STRATA, assemble, locate
+from lesde_infer.assembly import (
+    FEW_STEPS,
+    LEAST_RELATIVE_SIZE,
+    LEAST_SIZE_DIMENSIONS,
+    STRATA,
+    assemble,
+    locate,
+)
 from lesde_infer.interval_lengths import NEARBY, has_mixed_intervals
 from lesde_infer.model import Parameters, increment_density
 from lesde_infer.priors import ATTENUATION, NOISE_RATIO_SPREAD, NOISE_SPREAD
@@ -327,3 +334,25 @@ def test_the_noise_across_the_impact_is_a_stratum_of_noise_alone(tmp_path):
             jnp.full((1, 23), rate), jnp.zeros((1, 23)), jnp.ones((1, 23)), jnp.full((1, 2), 3.0), jnp.zeros(1)
         )
         np.testing.assert_array_equal(increment_density(parameters, data, coupled=False).explained, 0.0)
+
+
+def test_noise_in_few_dimensions_tells_sizes_of_few_steps_only(tmp_path):
+    """Long intervals keep the noise of their neighbours; with many dimensions they have their own."""
+    statistics = in_bursts(tmp_path / "run.h5")
+    assert statistics.contrast.dimension > LEAST_SIZE_DIMENSIONS
+    found = {}
+    for effective in (3.0, 6.0):
+        few = replace(statistics, contrast=replace(statistics.contrast, effective_dimension=effective))
+        data, place = locate(assemble(few, "gp"), "contrast")
+        found[effective] = np.asarray(data.relative_size)[place], np.asarray(data.log_length)[place]
+    short = statistics.n_steps <= FEW_STEPS
+    assert 0 < short.sum() < len(short)
+    (size, noise), (all_sizes, own) = found[3.0], found[6.0]
+    np.testing.assert_array_equal(size[short], all_sizes[short])
+    np.testing.assert_array_equal(size[~short], 0.0)
+    assert (all_sizes != 0.0).all()
+    np.testing.assert_array_equal(noise[short], own[short])
+    assert noise[~short].std() < own[~short].std()
+    evenly = replace(statistics, steps=100 * np.arange(len(statistics.steps)))
+    evenly = replace(evenly, contrast=replace(statistics.contrast, effective_dimension=3.0))
+    assert not any(submodel.variant.sized for submodel in assemble(evenly, "gp"))  # nothing for a slope to be told by
