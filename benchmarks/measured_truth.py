@@ -145,7 +145,10 @@ def examine(run: Run, recording: Path, out: Path) -> None:
         steps, rates, tangent = measured.steps, measured.onestep_rates(), measured.tangent_rates()
         accuracy = float(opened.scalars["validation_accuracy"][-1])
     found = gamma_alone(statistics, run.config.seed, n_chains=CHAINS, n_draws=DRAWS)
-    windows, notes = compare_windows(statistics.steps, found.flat, found.flags, steps, rates, tangent, N_WINDOWS)
+    middles = (statistics.steps[statistics.starts] + statistics.steps[statistics.stops]) / 2.0
+    windows, notes = compare_windows(
+        statistics.steps, middles, found.flat, found.flags, steps, rates, tangent, N_WINDOWS
+    )
     check = TruthCheck(tuple(windows), None, tuple(notes))
     alone = increments_alone(statistics, check.windows)
     pooled = np.array([window.pooled for window in check.windows])

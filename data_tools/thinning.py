@@ -37,8 +37,8 @@ def thin_recording(
 ) -> Path:
     """Write a recording of some records of another, as if only these had been taken.
 
-    Samples, layers, logits, classifier, scalars and provenance are kept. Elasticity that was measured directly is not:
-    it is of the run, not of its records, and stays with the recording it was measured for.
+    Samples, layers, logits, classifier, scalars, sampling frequencies and provenance are kept. Elasticity that was
+    measured directly is not: it is of the run, not of its records, and stays with the recording it was measured for.
 
     Parameters
     ----------
@@ -81,6 +81,7 @@ def thin_recording(
         {layer: _ChosenRecords(recording.features(layer), chosen) for layer in recording.layers},
         logits=recording.logits,
         given_labels=recording.given_labels,
+        class_frequencies=recording.class_frequencies,
         classifier=classifier,
         scalars={name: values[chosen] for name, values in recording.scalars.items()},
         time=recording.time[chosen],

@@ -203,7 +203,7 @@ def check_truth(fit: "Fit", recording: str | os.PathLike[str] | Recording, *, n_
         tangent = measured.tangent_rates(weights)
         explained = explained_drift(fit, measured)
     windows, notes = compare_windows(
-        fit.steps, gamma_per_step(fit), fit.flags, measured.steps, rates, tangent, n_windows
+        fit.steps, interval_middles(fit), gamma_per_step(fit), fit.flags, measured.steps, rates, tangent, n_windows
     )
     if not windows:
         raise InputError(
@@ -215,6 +215,7 @@ def check_truth(fit: "Fit", recording: str | os.PathLike[str] | Recording, *, n_
 
 def compare_windows(
     steps: Int[np.ndarray, " record"],
+    middles: Float[np.ndarray, " time"],
     draws: Float[np.ndarray, "draw time"],
     flags: Sequence["Flag"],
     measured_steps: Int[np.ndarray, " snapshot"],
@@ -228,8 +229,10 @@ def compare_windows(
     ----------
     steps : array, shape (record,)
         Optimizer steps done at each record.
+    middles : array, shape (time,)
+        Middle of each fitted interval, in optimizer steps.
     draws : array, shape (draw, time)
-        γ per optimizer step in each interval between records.
+        γ per optimizer step in each fitted interval.
     flags : sequence of Flag
         Flags of the fit.
     measured_steps, rates, tangent
@@ -244,7 +247,6 @@ def compare_windows(
     """
     tangent = np.full(rates.rate.shape, np.nan) if tangent is None else tangent
     edges = np.rint(np.linspace(steps[0], steps[-1], n_windows + 1)).astype(np.int64)
-    middles = (steps[1:] + steps[:-1]) / 2.0
     windows, notes = [], []
     for number, (start, stop) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         end = stop + (number == n_windows - 1)  # the last step belongs to the last window

@@ -28,6 +28,7 @@ def recording(request, tmp_path):
         scalars={"loss": LOSS},
         time=0.1 * STEPS,
         provenance={"lr": 0.1},
+        class_frequencies=[0.5, 0.3, 0.2],
     )
     with Recording(tmp_path / "run.h5") as opened:
         yield opened
@@ -37,6 +38,7 @@ def recording(request, tmp_path):
 def test_keeps_the_records_asked_for_and_nothing_else(recording, tmp_path, kept):
     with Recording(thin_recording(recording, tmp_path / "thin.h5", kept)) as thin:
         np.testing.assert_array_equal(thin.steps, STEPS[kept])
+        np.testing.assert_array_equal(thin.class_frequencies, [0.5, 0.3, 0.2])
         np.testing.assert_array_equal(thin.time, 0.1 * STEPS[kept])
         np.testing.assert_array_equal(thin.features("hidden")[:], HIDDEN[kept])
         np.testing.assert_array_equal(thin.features("out")[:], LOGITS[kept])

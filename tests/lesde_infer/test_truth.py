@@ -16,7 +16,7 @@ from lesde_infer.explained_drift import explained_drift, squared_cosine
 from lesde_infer.fit_result import Fit
 from lesde_infer.flags import Flag
 from lesde_infer.plots_truth import plot_truth
-from lesde_infer.truth import check_truth, covering_flag, median_rate
+from lesde_infer.truth import check_truth, compare_windows, covering_flag, median_rate
 
 K = 3
 STEPS = np.unique(np.r_[np.arange(0, 1001, 20), np.arange(1, 1000, 20)])  # bursts of two
@@ -536,3 +536,18 @@ class TestCommand:
         assert captured.err.count("\n") == 1
         assert "--measure-elasticity-every" in captured.err
         assert not target.exists()
+
+
+def test_windows_know_where_intervals_were_dropped():
+    """Each rate stands at the middle of its own interval, not of the one that has its number among the records."""
+    steps = np.arange(0, 90, 10)
+    middles = np.array([5.0, 15.0, 65.0, 75.0])  # those between were dropped for gaps
+    draws = np.tile([1.0, 1.0, 4.0, 4.0], (10, 1))
+    measured = np.arange(0, 80, 2)
+    rates = SeparationRates(np.full(40, 2.0), np.full(40, 0.1), np.ones(40))
+    windows, notes = compare_windows(steps, middles, draws, [], measured, rates, None, 4)
+    assert [(window.start_step, window.q50) for window in windows] == [(0, 1.0), (60, 4.0)]
+    assert notes == [
+        "steps 20 to 40 left out: no interval of records has its middle there",
+        "steps 40 to 60 left out: no interval of records has its middle there",
+    ]
