@@ -49,7 +49,7 @@ def quantities(tree: xr.DataTree, template: Template) -> dict[str, Draws]:
     if template.curve != "constant":  # of a constant it is zero
         found["tail_index"] = posterior["tail_index"].to_numpy()
     found["paper_tail_index"] = posterior["paper_tail_index"].to_numpy()
-    for name, scale in (("degrees", np.log), ("interval_exponent", _as_it_is)):
+    for name, scale in (("degrees", np.log), ("interval_exponent", _as_it_is), ("size_slope", _as_it_is)):
         if name in posterior:
             found.update(_entries(posterior[name], scale))
     found.update(_of_matrix(posterior, template))
@@ -81,6 +81,8 @@ def _at_times(curve: xr.DataArray, scale: Callable[[np.ndarray], np.ndarray], te
 
 def _entries(values: xr.DataArray, scale: Callable[[np.ndarray], np.ndarray]) -> dict[str, Draws]:
     """Return every entry of what has no time."""
+    if values.ndim == 2:  # one number a draw
+        return {str(values.name): scale(values.transpose("chain", "draw").to_numpy())}
     stacked = values.stack(entry=[name for name in values.dims if name not in ("chain", "draw")], create_index=False)
     stacked = stacked.transpose("chain", "draw", "entry")
     names = [name for name in values.dims if name not in ("chain", "draw")]

@@ -189,6 +189,7 @@ class Chains:
         start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 1)
         self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, points)
         self._kept: list[HMCState] = []
+        self._found: list[tuple[Position, Any, Array, Array]] = []  # what `_of_draws` gives for those kept
         self.n_done = 0
 
     def advance(self) -> int:
@@ -206,11 +207,16 @@ class Chains:
 
     def draws(self) -> SampleRun:
         """Return all draws so far."""
+        # Chunk by chunk, so that one program serves chains of any length.
+        for states in self._kept[len(self._found) :]:
+            position = self._layout.unravel(np.moveaxis(states.z, 0, 1))
+            found = _of_draws(self._variant)(position, self._data, self._points)
+            self._found.append(jax.tree.map(np.asarray, found))
+        values, parameters, log_likelihood, log_prior = jax.tree.map(
+            lambda *chunks: np.concatenate(chunks, axis=1), *self._found
+        )
         # Iterations lead; chains go before draws.
         draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 1), *self._kept)
-        position = self._layout.unravel(draws.z)
-        values, parameters, *densities = _of_draws(self._variant)(position, self._data, self._points)
-        log_likelihood, log_prior = map(np.asarray, densities)
         statistics = {
             "diverging": draws.diverging,
             "n_steps": draws.num_steps,
