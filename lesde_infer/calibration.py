@@ -219,6 +219,7 @@ def _settings(template: Template, seed: int, n_chains: int, n_draws: int) -> dic
         "elasticity": template.elasticity,
         "curve": template.curve,
         "within": template.within,
+        "strata": [name for submodel in template.submodels for name in submodel.strata],
         "n_classes": statistics.n_classes,
         "n_records": len(statistics.steps),
         "mixed_intervals": template.mixed,

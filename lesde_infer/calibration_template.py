@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from data_tools.recording import Recording
 from lesde_infer._jax import jax
-from lesde_infer.assembly import Submodel, assemble
+from lesde_infer.assembly import Stratum, Submodel, assemble
 from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity, Impact
@@ -28,6 +29,11 @@ from lesde_infer.statistics import Statistics, compute_statistics
 
 # The simulated template.
 CLASSES, SAMPLES_PER_CLASS, RECORDS, EVERY = 3, 20, 60, 20
+CalibratedStrata = Literal["all", "class-means"]
+CLASS_MEANS: frozenset[Stratum] = frozenset({"contrast", "class_noise", "shared"})
+"""Strata of increments of class means. The others share no parameter with them, and are the same for every impact and
+elasticity but for the pull, so that they need be calibrated once only."""
+
 NOISE = 5e-3  # of every stratum, per square root of a step
 DEGREES = 5.0
 
@@ -57,7 +63,12 @@ class Template:
 
     @classmethod
     def of(
-        cls, statistics: Statistics, curve: Curve, elasticity: Elasticity, within: Within = "isotropic"
+        cls,
+        statistics: Statistics,
+        curve: Curve,
+        elasticity: Elasticity,
+        within: Within = "isotropic",
+        strata: CalibratedStrata = "all",
     ) -> "Template":
         """Return the template that a run is; noise will be simulated in all dimensions alike, and is fitted as such."""
         contrast, shared = (
@@ -65,7 +76,11 @@ class Template:
             for stratum in (statistics.contrast, statistics.shared)
         )
         statistics = replace(statistics, contrast=contrast, shared=shared)
-        submodels = tuple(assemble(statistics, curve, elasticity, within))
+        submodels = tuple(
+            submodel
+            for submodel in assemble(statistics, curve, elasticity, within)
+            if strata == "all" or CLASS_MEANS.issuperset(submodel.strata)
+        )
         return cls(statistics, elasticity, curve, submodels, has_mixed_intervals(statistics), within)
 
     def digest(self) -> str:
@@ -86,8 +101,11 @@ def recorded_template(
     group: Grouping = "labels",
     within: Within = "spanned",
     until: int | None = None,
+    strata: CalibratedStrata = "all",
 ) -> Template:
     """Return the template that a recorded run is; arguments are those of `lesde_infer.inference.fit`.
+
+    Of all submodels, or, with ``strata="class-means"``, of those of class means alone.
 
     Raises
     ------
@@ -97,7 +115,7 @@ def recorded_template(
     with Recording(path) as recording:
         statistics = compute_statistics(recording, recording.choose_layer(layer), impact, group=group, until=until)
     check_supports(statistics, curve, Path(path), elasticity)
-    return Template.of(statistics, curve, elasticity, within)
+    return Template.of(statistics, curve, elasticity, within, strata)
 
 
 def simulated_template(
@@ -108,6 +126,7 @@ def simulated_template(
     within: Within = "spanned",
     burst: int = 1,
     n_records: int = RECORDS,
+    strata: CalibratedStrata = "all",
 ) -> Template:
     """Return a template of three classes that is simulated itself, always the same.
 
@@ -117,6 +136,8 @@ def simulated_template(
         Consecutive records at a time; 1 spaces records evenly.
     n_records : int
         Number of records.
+    strata : {"all", "class-means"}
+        Submodels that are simulated and fitted.
     """
     steps = template_steps(n_records, burst)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +157,7 @@ def simulated_template(
             impact=impact,
             dof=DEGREES,
         ).close()
-        return recorded_template(path, impact=impact, elasticity=elasticity, curve=curve, within=within)
+        return recorded_template(path, impact=impact, elasticity=elasticity, curve=curve, within=within, strata=strata)
 
 
 def template_steps(n_records: int, burst: int) -> Int[np.ndarray, " record"]:

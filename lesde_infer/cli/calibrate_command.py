@@ -1,7 +1,7 @@
 """``lesde calibrate``: whether the posteriors of runs like this one are what they say they are."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -53,6 +53,12 @@ def calibrate(
     burst: Annotated[
         int, typer.Option(min=1, help="Without FILE: consecutive records at a time; 1 spaces them evenly.")
     ] = 1,
+    strata: Annotated[
+        Literal["all", "class-means"],
+        typer.Option(
+            help="Calibrate all that is fitted, or what tells elasticity alone: the rest is the same for every impact."
+        ),
+    ] = "all",
     simulations: Annotated[int, typer.Option(min=2, help="Runs to simulate and fit.")] = 300,
     chains: Annotated[int, typer.Option(min=2, help="Chains of each fit.")] = 2,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each chain; more where limits are missed.")] = 400,
@@ -78,7 +84,9 @@ def calibrate(
     if file is None:
         if layer is not None or group != "labels" or until is not None:
             raise InputError("--layer, --group and --until are about a recording; give its FILE too, or leave them out")
-        template = simulated_template(impact=impact, elasticity=elasticity, curve=curve, within=within, burst=burst)
+        template = simulated_template(
+            impact=impact, elasticity=elasticity, curve=curve, within=within, burst=burst, strata=strata
+        )
     else:
         if burst != 1:
             raise InputError("--burst is about the simulated template; leave it out, since FILE is given")
@@ -91,6 +99,7 @@ def calibrate(
             group=group,
             within=within,
             until=until,
+            strata=strata,
         )
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from scipy import stats
 from data_tools import InputError
 from lesde_infer import calibrated_fit, submodel_sampler
 from lesde_infer import calibration as calibration_module
+from lesde_infer._jax import jax
 from lesde_infer.assembly import locate
 from lesde_infer.calibrated_fit import Simulation, rank_truth
 from lesde_infer.calibrated_quantities import quantities
@@ -340,3 +341,17 @@ def test_fits_are_calibrated(options):
     checks = {name: check for name, check in result.checks.items() if name in result.miscalibrated}
     assert checks == {}
     assert len(result.unconverged) <= 6
+
+
+def test_class_means_alone_are_the_submodels_that_calibration_of_all_has_too():
+    everything, alone = simulated_template(), simulated_template(strata="class-means")
+    assert [submodel.strata for submodel in alone.submodels] == [("contrast",), ("class_noise",), ("shared",)]
+    for one, other in zip(alone.submodels, everything.submodels, strict=False):
+        assert one.strata == other.strata
+        for mine, theirs in zip(jax.tree.leaves(one.data), jax.tree.leaves(other.data), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    example = simulate_run(alone.submodels, 0, 0)
+    tree = build_posterior(alone.statistics, example.submodels, example.truth, mixed=alone.mixed)
+    names = set(quantities(tree, alone))
+    assert {"gamma[early]", "alpha[late]", "beta[late]", "tail_index", "size_slope", "degrees[shared]"} <= names
+    assert not any("kappa" in name or "individual" in name for name in names)
