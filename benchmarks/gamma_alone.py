@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import assemble, locate
+from lesde_infer.calibrated_fit import LONGER, maximal_r_hat
 from lesde_infer.curves import prior_width
-from lesde_infer.diagnostics import MAXIMAL_R_HAT
 from lesde_infer.flags import Flag, flags_where, hardly_learned, impact_within_chance
 from lesde_infer.model import StrataData
 from lesde_infer.statistics import Statistics
@@ -47,7 +47,8 @@ class GammaPosterior:
     @property
     def mixed(self) -> bool:
         """Whether chains agree on γ, and none diverged."""
-        return self.r_hat_max <= MAXIMAL_R_HAT and not self.divergences
+        n_draws = self.gamma.sizes["chain"] * self.gamma.sizes["draw"]
+        return self.r_hat_max <= maximal_r_hat(n_draws) and not self.divergences
 
     @property
     def flat(self) -> Float[np.ndarray, "draw time"]:
@@ -57,7 +58,11 @@ class GammaPosterior:
 
 
 def gamma_alone(statistics: Statistics, seed: int, *, n_chains: int, n_draws: int) -> GammaPosterior:
-    """Sample γ of a run; homogeneous elasticity, curve ``gp``."""
+    """Sample γ of a run; homogeneous elasticity, curve ``gp``.
+
+    Chains run on, to two and four times as many draws, where they disagree: r̂ is judged in proportion to the draws, as
+    in calibrations (`lesde_infer.calibrated_fit`).
+    """
     if statistics.impact == "L":
         raise ValueError("under L contrasts depend on the mean over classes; use lesde_infer.fit")
     submodels = assemble(statistics, "gp")
@@ -65,20 +70,22 @@ def gamma_alone(statistics: Statistics, seed: int, *, n_chains: int, n_draws: in
     data, place = locate(submodels, "contrast")
     assert isinstance(data, StrataData)  # noqa: S101  (elasticity is homogeneous)
     sampler = SubmodelSampler(own, jax.random.key(seed), n_chains)
-    sampler.run_until(n_draws, lambda _: None)
-    if sampler.divergences:
+    for times in (1, *LONGER):
         sampler.replace_diverged()
-        sampler.run_until(n_draws, lambda _: None)
-    run = sampler.draws()
-    gamma = np.asarray(run.parameters.location)[:, :, place]
+        sampler.run_until(times * n_draws, lambda _: None)
+        run = sampler.draws()
+        gamma = np.asarray(run.parameters.location)[:, :, place]
+        grid = gamma[:, :, np.unique(np.linspace(0, gamma.shape[2] - 1, 20).round().astype(int))]
+        r_hat = float(np.max(array_stats.rhat(grid, chain_axis=0, draw_axis=1)))
+        if r_hat <= maximal_r_hat(gamma.shape[0] * gamma.shape[1]) and not sampler.divergences:
+            break
     width = np.asarray(prior_width("gp", data.prior, data.design)[place])
     unknown = hardly_learned(gamma.reshape(-1, gamma.shape[-1]), float(data.reference[place]), width)
     unknown |= impact_within_chance(statistics.impact_f, statistics.n_classes, statistics.start_samples)
-    grid = gamma[:, :, np.unique(np.linspace(0, gamma.shape[2] - 1, 20).round().astype(int))]
     return GammaPosterior(
         gamma=xr.DataArray(gamma, dims=("chain", "draw", "time"), coords={"time": statistics.midpoints}),
         flags=flags_where("gamma_not_identified", unknown, statistics.steps, statistics.starts),
-        r_hat_max=float(np.max(array_stats.rhat(grid, chain_axis=0, draw_axis=1))),
+        r_hat_max=r_hat,
         ess_min=float(np.min(array_stats.ess(grid, chain_axis=0, draw_axis=1, method="bulk"))),
         divergences=int(run.statistics["diverging"].sum()),
     )
