@@ -308,6 +308,7 @@ def _constant(
             **({"pattern_drift": ("time", np.asarray(data.drift[:, 1]))} if isinstance(data, PatternData) else {}),
             "shared_feedback": ("time", statistics.shared.feedback.max(axis=1)),
             **{f"{found.name}_error": ("time", found.error) for found in measured.values()},
+            **{f"{found.name}_spread": ("time", found.spread.astype(float)) for found in measured.values()},
             "dimension": ("stratum", dimension),
             "noise_concentration": ("stratum", concentration),
         },

@@ -144,6 +144,24 @@ def test_a_mean_that_relaxes_at_once_leaves_beta_unidentified():
     assert names(flags) == ["beta_not_identified"]
 
 
+@pytest.mark.parametrize(
+    ("spread", "flag"),
+    [
+        ("log_growth_spread", "kappa_not_identified"),
+        ("log_growth_along_spread", "kappa_not_identified"),
+        ("log_growth_across_spread", "kappa_across_not_identified"),
+    ],
+)
+def test_samples_of_a_class_that_are_equal_leave_kappa_unidentified(spread, flag):
+    equal = constants().assign({spread: ("time", (np.arange(TIMES) < 30).astype(float))})
+    equal = equal.assign(moved=("time", (np.arange(TIMES) < 36).astype(float)))
+    equal = equal.assign(driven=("time", np.ones(TIMES)), spike=("time", np.zeros(TIMES)))
+    flags = find_flags(posterior(ELASTIC), equal, prior_widths(), impact="R")
+    # Where nothing moves at all, that is said instead.
+    assert [(f.name, f.start_step, f.stop_step) for f in flags] == [(flag, 750, 900), ("standstill", 900, 1000)]
+    assert "prior" in flags[0].message
+
+
 def test_single_flagged_intervals_are_not_reported():
     spotted = constants()
     spotted["impact_f"][7] = 0.0
