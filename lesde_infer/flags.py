@@ -15,7 +15,8 @@ A flag names a stretch of the record in which a quantity should not be read at f
 - ``standstill``: no feature of any sample moved: no step was taken, or a record was stored twice. These intervals are
   left out of the likelihood, and rates there are interpolated.
 - ``spike``: class means move more than a thousand times as far as in neighbouring intervals: a loss spike, or a record
-  that is damaged. The model takes it for heavy-tailed noise.
+  that is damaged. It is left out of the likelihood, and rates there are interpolated; replications repeat it as noise
+  of the size it had.
 - ``kappa_not_identified``, ``kappa_across_not_identified``: samples of a class are equal up to the rounding of stored
   numbers, along the span of the class means (or in all directions, where deviations are modelled as alike in all of
   them) or across it. Growth and noise of deviations are not measured there, nor is the pull: they are interpolated,
@@ -74,7 +75,8 @@ _MESSAGES = {
     "standstill": "no feature of any sample moved: no step was taken, or a record was stored twice; these intervals "
     "say nothing, and rates here are interpolated; record only while training",
     "spike": "class means jump more than a thousand times as far as in neighbouring intervals: a loss spike or a "
-    "damaged record, taken for noise; look at the loss, or fit what comes before with --until",
+    "damaged record; these intervals are left out, and rates here are interpolated; look at the loss, or fit what "
+    "comes before with --until",
     "kappa_not_identified": "samples of a class differ by no more than rounding along the span of the class means: κ, "
     "the pull and the noise of deviations are interpolated here, and are the prior where no interval measures them; "
     "probe samples that differ",

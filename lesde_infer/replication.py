@@ -19,7 +19,8 @@ scatter, with remaining variance λwe².
 
 Some intervals tell nothing of a stratum, and their log density is not one. In a standstill nothing moves, and nothing
 does in the replication. Where samples of a class are equal they stay so: no growth, no pull, noise of the size of
-rounding. Where impacts vanish, noise along them has the factors of its prior.
+rounding. Where impacts vanish, noise along them has the factors of its prior. A spike is all noise, |Δ|² = λσ²χ²_d:
+class means jump as far again, λσ² being |Δ|²/χ²_d, and deviations do what was measured.
 
 tests/lesde_infer/test_replication.py checks the factors against their density and the rule by simulation.
 """
@@ -109,7 +110,9 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
     length, n_steps = constant["length"].to_numpy(), constant["n_steps"].to_numpy()
     root = np.sqrt(length)
     moved = _told(constant, "moved")
-    driven = moved & _told(constant, "driven")
+    spike = _told(constant, "spike") if "spike" in constant else ~moved
+    told = moved & ~spike
+    driven = told & _told(constant, "driven")
 
     def values(name: str) -> Float[np.ndarray, "draw time"]:
         return draws[name].to_numpy()
@@ -137,8 +140,8 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
 
     def noise_sd(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
         sd = values(name) * of_steps(stratum) * root
-        told = driven if stratum == "contrast" and has_own_noise else moved
-        return np.where(moved, sd * np.sqrt(factors(stratum, sd, told)), 0.0)
+        found = sd * np.sqrt(factors(stratum, sd, driven if stratum == "contrast" and has_own_noise else told))
+        return np.where(moved, np.where(spike, jumps[stratum], found), 0.0)
 
     def measured(
         stratum: str,
@@ -149,9 +152,9 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
     ) -> Float[np.ndarray, "draw time"]:
         """Draw what was measured, less its error; ``elsewhere`` is what there is where samples are equal."""
         error, spread = constant[f"{name}_error"].to_numpy(), _told(constant, f"{name}_spread")
-        own = factors(stratum, np.sqrt(sd**2 + error**2), moved & spread)
+        own = factors(stratum, np.sqrt(sd**2 + error**2), told & spread)
         found = predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
-        return np.where(spread, found, elsewhere)
+        return np.where(spread, np.where(spike, observed[name].to_numpy(), found), elsewhere)
 
     def growth(suffix: str) -> Float[np.ndarray, "draw time"]:
         return rate(
@@ -175,6 +178,7 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
     own = "" if "growth" in strata else "_along"
     has_across = "growth_across" in strata
     has_own_noise = "class_noise" in constant["stratum"]  # along the impact, as opposed to across it
+    jumps = _jumps(constant, observed, draws.sizes["sample"], rng)
     class_sd = noise_sd("class_noise" if has_own_noise else "contrast", "class_scale")
     gaussian = np.full(draws.sizes["sample"], np.inf)
     is_matrix = "gamma_kernel" in draws
@@ -195,6 +199,19 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         impact_dof=gaussian,
         individual_dof=gaussian,
     )
+
+
+def _jumps(
+    constant: xr.Dataset, observed: xr.Dataset, n_draws: int, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "draw time"]]:
+    """Draw the noise scales with which class means move as far as they did, by stratum, if all of that is noise."""
+    n_features, n_classes = int(constant.attrs.get("n_features", 1)), constant.sizes.get("class_", 2)
+    scales = {}
+    for stratum, dimension in (("contrast", (n_classes - 1) * n_features), ("shared", n_features)):
+        name = f"{stratum}_increment_square"
+        square = observed[name].to_numpy() if name in observed else np.zeros(constant.sizes["time"])
+        scales[stratum] = np.sqrt(square / rng.chisquare(dimension, size=(n_draws, len(square))))
+    return {**scales, "class_noise": scales["contrast"]}
 
 
 def _told(constant: xr.Dataset, name: str) -> Bool[np.ndarray, " time"]:

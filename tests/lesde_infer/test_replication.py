@@ -213,6 +213,24 @@ def test_samples_that_are_equal_stay_equal():
     assert rates.individual_sd[:, [0, 2]].min() > 0.1
 
 
+def test_a_spike_is_repeated_with_the_size_it_had():
+    """Class means jump as far again: |Δ|² = s²χ²_d on average over draws; deviations do what was measured."""
+    fit = with_constants(made_up_fit(2.0), spike=[0, 1, 0])
+    constant, observed = fit["constant_data"].to_dataset(), fit["observed_data"].to_dataset()
+    fit["constant_data"] = constant.assign(class_size=("class_", [5, 5, 5])).assign_attrs(n_features=3)
+    squares = {
+        "contrast_increment_square": ("time", [1.0, 4e8, 1.0]),
+        "shared_increment_square": ("time", [1.0, 9e8, 1.0]),
+    }
+    fit["observed_data"] = observed.assign(squares | {"log_growth": ("time", [0.01, 0.7, 0.49])})
+    rates = replicated_rates(fit, N, seed=1)
+    for name, square, dimension in (("class", 4e8, 6), ("impact", 4e8, 6), ("global", 9e8, 3)):
+        found = square / getattr(rates, f"{name}_sd")[:, 1] ** 2
+        assert stats.kstest(found, stats.chi2(dimension).cdf).pvalue > 1e-3, name
+        assert getattr(rates, f"{name}_sd")[:, [0, 2]].max() < 1e3
+    np.testing.assert_allclose(rates.kappa[:, 1], 0.7 / LENGTHS[1])
+
+
 def test_noise_along_impacts_that_vanish_has_the_factors_of_its_prior():
     rates = replicated_rates(with_constants(made_up_fit(2.0), driven=[1, 0, 1]), N, seed=1)
     factors = (rates.impact_sd / (0.8 * np.sqrt(LENGTHS))) ** 2
