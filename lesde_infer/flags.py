@@ -9,7 +9,9 @@ A flag names a stretch of the record in which a quantity should not be read at f
   for it. The fluctuating part, small as it is, relaxes because elasticity is large along it, and an increment sees
   little of it: γ is then only bounded from below. On networks trained on digits and shapes, recorded at every step,
   γ of increments over n steps fell to 0.7 of that of single steps where the cosine over n steps was 0.98, and to 0.5
-  at 0.95.
+  at 0.95. It is also flagged where what increments miss of the γ of one step, as told by how impacts lose their
+  direction over one interval and over two (`lesde_infer.persistence`), is more than half the width of its 90 %
+  interval: γ from records more closely spaced would then lie outside.
 - ``missing_data``: samples are missing at some records, or no time passes in some intervals, and what cannot be used
   for it was left out (`lesde_infer.missing`); from the first record concerned to the last.
 - ``standstill``: no feature of any sample moved: no step was taken, or a record was stored twice. These intervals are
@@ -132,13 +134,22 @@ def find_flags(
         where["gamma_not_identified"] = where["gamma_not_identified"] | undriven
     where |= _equal_samples(constant)
     if "interval_exponent" not in posterior:
-        relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
+        relaxing = (constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE) | _misses(rates["gamma"], constant)
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
     steps, starts = constant["step"].to_numpy(), interval_starts(constant)
     flags = [flag for name, mask in where.items() for flag in flags_where(name, mask, steps, starts)]
     if missing is not None and not missing.is_complete:
         flags.append(Flag("missing_data", missing.start_step, missing.stop_step, missing.sentence))
     return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
+
+
+def _misses(gamma: Float[np.ndarray, "draw time"], constant: xr.Dataset) -> Bool[np.ndarray, " time"]:
+    """Where what increments miss of γ is more than half the width of its interval; earlier versions did not keep it."""
+    if "interval_loss" not in constant:
+        return np.zeros(gamma.shape[1], dtype=bool)
+    low, median, high = np.quantile(gamma, [0.05, 0.5, 0.95], axis=0)
+    loss = constant["interval_loss"].to_numpy()
+    return loss * np.abs(median) > (1.0 - loss) * (high - low) / 2.0
 
 
 def _equal_samples(constant: xr.Dataset) -> dict[str, Bool[np.ndarray, " time"]]:

@@ -301,6 +301,7 @@ def _constant(
             "n_steps": ("time", statistics.n_steps),
             "impact_f": ("time", statistics.impact_f),
             "impact_persistence": ("time", statistics.impact_persistence),
+            "interval_loss": ("time", statistics.interval_loss),
             "moved": ("time", statistics.moved.astype(float)),
             "driven": ("time", statistics.driven.astype(float)),
             "spike": ("time", spikes(statistics).astype(float)),

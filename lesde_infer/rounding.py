@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 ROUNDING_MARGIN = 9.0  # squared sizes up to so many times that of rounding are rounding
-# Relative precision of deviations along and across axes, which are known the worse the closer class means are to a line.
+# Relative precision of deviations along and across axes, known the worse the closer class means are to a line.
 ARITHMETIC = 256.0 * float(np.finfo(np.float64).eps)
 AVERAGING = 4.0 * float(np.finfo(np.float64).eps)  # relative precision of class means, whatever features were stored as
 
