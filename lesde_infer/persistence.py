@@ -55,7 +55,8 @@ def interval_loss(
     own, twofold = _nearby(products, reach), _nearby(lagged, reach)
     short, long = 1.0 - _cosine(own), 1.0 - _cosine(twofold)
     fluctuating = short > 1e3 * np.finfo(np.float64).eps  # cosines are known no better
-    survives = np.divide(long, short, out=np.full_like(short, 2.0), where=fluctuating) - 1.0
+    told = fluctuating & (twofold[:, 1] > 0) & (twofold[:, 2] > 0)
+    survives = np.divide(long, short, out=np.full_like(short, 2.0), where=told) - 1.0
     x = -np.log(np.clip(survives, np.exp(-LONGEST), 1.0))
     taken = np.divide(own[:, 1] - own[:, 0], own[:, 1], out=np.zeros_like(short), where=own[:, 1] > 0)
     taken = np.maximum(taken, short)  # impacts that grow take nothing

@@ -121,7 +121,7 @@ def test_what_increments_miss_of_gamma_is_told_by_the_impacts_alone(share, time)
 
 
 def test_what_is_missed_needs_two_intervals_of_like_length(tmp_path):
-    """Noise that is forgotten from one record to the next is missed nearly whole; where lengths differ it is not told."""
+    """Noise that is forgotten from record to record is missed nearly whole; where lengths differ it is not told."""
     rng, n = np.random.default_rng(6), 200
     fixed, noise = contrasts(rng), 0.3 * rng.normal(size=(n, 3, 4))
     labels = np.repeat(np.arange(3), 2)
