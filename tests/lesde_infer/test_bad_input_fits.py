@@ -16,6 +16,7 @@ pytestmark = pytest.mark.xdist_group("bad input fits")
 T, K, N = 32, 3, 6
 STEPS, LABELS = 10 * np.arange(T), np.repeat(np.arange(K), N)
 ELASTICITIES = ("homogeneous", "matrix")
+BOTH = ("homogeneous", pytest.param("matrix", marks=pytest.mark.slow))
 
 
 def usual(n_records=T):
@@ -105,7 +106,7 @@ class TestWhatIsFittedWithAFlag:
         assert summary["gamma_end"]["q95"] < 0
         assert summary["probability_separable"] == 1.0
 
-    @pytest.mark.parametrize("elasticity", ELASTICITIES)
+    @pytest.mark.parametrize("elasticity", BOTH)
     @pytest.mark.parametrize(("start", "stop", "flagged"), [(16, 17, (150, 170)), (16, T, (150, 160))])
     def test_spikes_are_named_and_move_nothing(self, fitted, elasticity, start, stop, flagged):
         _, summary = fitted(kicked(start, stop), "--elasticity", elasticity)
@@ -118,7 +119,7 @@ class TestWhatIsFittedWithAFlag:
             # All but two of 31 intervals tell as much as they did.
             assert end(summary)[2] - end(summary)[0] < 1.5 * (high - low)
 
-    @pytest.mark.parametrize("elasticity", ELASTICITIES)
+    @pytest.mark.parametrize("elasticity", BOTH)
     def test_a_class_that_appears_late_and_a_learning_rate_of_zero(self, fitted, elasticity):
         late = changed((slice(0, 8), LABELS == 2), lambda x: np.nan * x)
         shown, summary = fitted(late, "--elasticity", elasticity)
@@ -138,12 +139,14 @@ class TestWhatIsFittedWithAFlag:
         assert "kappa_not_identified" not in flags(summary)
         assert summary["probability_separable"] == 1.0
 
+    @pytest.mark.slow
     def test_a_feature_that_is_there_twice(self, fitted):
         features = usual()
         features[..., 1] = features[..., 0]
         _, summary = fitted(features)
         assert flags(summary)["kappa_across_not_identified"] == (0, 310)
 
+    @pytest.mark.slow
     def test_rows_of_elasticity_that_are_all_equal(self, fitted):
         """All classes are moved alike: a matrix has nothing to say of contrasts, and γ is not told from zero."""
         rng = np.random.default_rng(3)
@@ -157,6 +160,7 @@ class TestWhatIsFittedWithAFlag:
         assert 0.05 < summary["probability_gamma_positive"] < 0.95
 
 
+@pytest.mark.slow
 class TestUnits:
     """Far from the scale of anything: results change as units do."""
 
@@ -212,7 +216,10 @@ class TestWhatIsRefused:
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [(np.zeros(K * N, int), "holds one class only"), (np.arange(K * N), "has only one sample")],
+    [
+        (np.zeros(K * N, int), "holds one class only"),
+        (np.r_[LABELS[:-N], K - 1, np.zeros(N - 1, int)], "class 2 has only one sample"),
+    ],
 )
 def test_labels_that_tell_no_classes_apart_are_refused_when_written(tmp_path, labels, expected):
     with pytest.raises(InputError, match=expected):
