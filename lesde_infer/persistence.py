@@ -15,7 +15,8 @@ step the share
     L = 1 − m/(m − f + f x/(1 − e^{−x}))
 
 is missed by increments over Δ. L is 0 where nothing fluctuates (f = 0) and where intervals are short (x → 0). It is too
-small where part of the fluctuation has relaxed within one interval already, and another part has not at two.
+small where part of the fluctuation has relaxed within one interval already, and another part has not at two. It is an
+estimate, uncertain by 0.1 or so where records are few; and with momentum impacts turn without γ being missed.
 
 tests/lesde_infer/test_persistence.py checks it by closed form and on simulated impacts.
 """
