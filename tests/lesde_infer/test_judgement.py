@@ -128,6 +128,15 @@ def test_long_intervals_bound_gamma_only_where_impacts_fluctuate_within_them(imp
     assert "burst" in flags[0].message
 
 
+def test_what_increments_miss_bounds_gamma_where_it_is_more_than_gamma_is_uncertain_by():
+    """γ of 0.02 ± 10 %, whose 90 % interval is 16 % to either side: a loss L is 16 % of what is seen at L = 0.14."""
+    for loss, expected in ((0.16, ["interval_bias"]), (0.12, [])):
+        missing = constants().assign(interval_loss=("time", np.full(TIMES, loss)))
+        assert names(find_flags(posterior(ELASTIC), missing, prior_widths(), impact="R")) == expected
+    surer = posterior(0.02 * (1 + 0.05 * noise(1, 1)))
+    assert names(find_flags(surer, missing, prior_widths(), impact="R")) == ["interval_bias"]
+
+
 def test_bursts_of_short_intervals_leave_nothing_to_warn_of():
     in_bursts = posterior(ELASTIC, interval_exponent=(("chain", "draw", "stratum"), noise(5, 5)))
     assert find_flags(in_bursts, constants(persistence=0.5), prior_widths(), impact="R") == []
