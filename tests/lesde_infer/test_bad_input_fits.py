@@ -108,7 +108,9 @@ class TestWhatIsFittedWithAFlag:
         assert summary["probability_separable"] == 1.0
 
     @pytest.mark.parametrize("elasticity", BOTH)
-    @pytest.mark.parametrize(("start", "stop", "flagged"), [(16, 17, (150, 170)), (16, T, (150, 160))])
+    @pytest.mark.parametrize(
+        ("start", "stop", "flagged"), [(16, 17, (150, 170)), pytest.param(16, T, (150, 160), marks=pytest.mark.slow)]
+    )
     def test_spikes_are_named_and_move_nothing(self, fitted, elasticity, start, stop, flagged):
         _, summary = fitted(kicked(start, stop), "--elasticity", elasticity)
         assert flags(summary)["spike"] == flagged
@@ -120,7 +122,8 @@ class TestWhatIsFittedWithAFlag:
             # All but two of 31 intervals tell as much as they did.
             assert end(summary)[2] - end(summary)[0] < 1.5 * (high - low)
 
-    @pytest.mark.parametrize("elasticity", BOTH)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("elasticity", ELASTICITIES)
     def test_a_class_that_appears_late_and_a_learning_rate_of_zero(self, fitted, elasticity):
         late = changed((slice(0, 8), LABELS == 2), lambda x: np.nan * x)
         shown, summary = fitted(late, "--elasticity", elasticity)
