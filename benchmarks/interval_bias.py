@@ -151,6 +151,7 @@ def fitted(path: Path, out: Path, schedule: Schedule) -> dict[str, Any]:
                 "least_squares": least_squares(statistics, start, stop),
                 "flags": [name for name, share in zip(FLAGS, covered, strict=True) if share > 0.5],
                 "persistence": float(np.median(statistics.impact_persistence[inside])),
+                "loss": float(np.median(statistics.interval_loss[inside])),
             }
         )
     diagnostics = result.diagnostics()

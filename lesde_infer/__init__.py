@@ -11,14 +11,10 @@ if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.inference import ConvergenceError, fit
-    from lesde_infer.model_choice import (
-        DriftComparison,
-        PredictiveDensity,
-        compare_drifts,
-        expected_log_predictive_density,
-    )
+    from lesde_infer.model_choice import DriftComparison, compare_drifts
     from lesde_infer.moments import Moments, estimate_moments
     from lesde_infer.predictive import Check, PredictionError, check
+    from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
     from lesde_infer.report import ReportEntry, write_report
     from lesde_infer.simulation import simulate
     from lesde_infer.statistics import Statistics, compute_statistics
@@ -59,7 +55,7 @@ _HOMES = {
     "InputError": "data_tools.errors",
     "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
-    "PredictiveDensity": "lesde_infer.model_choice",
+    "PredictiveDensity": "lesde_infer.predictive_density",
     "ReportEntry": "lesde_infer.report",
     "Statistics": "lesde_infer.statistics",
     "TruthCheck": "lesde_infer.truth",
@@ -68,7 +64,7 @@ _HOMES = {
     "compare_drifts": "lesde_infer.model_choice",
     "compute_statistics": "lesde_infer.statistics",
     "estimate_moments": "lesde_infer.moments",
-    "expected_log_predictive_density": "lesde_infer.model_choice",
+    "expected_log_predictive_density": "lesde_infer.predictive_density",
     "fit": "lesde_infer.inference",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",

@@ -6,7 +6,7 @@ parts (`lesde_infer.within_statistics`), is a model of its own. Models of one sh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
-from lesde_infer.interval_lengths import has_mixed_intervals, neighbouring_mean, relative_length, smoothed
+from lesde_infer.interval_lengths import has_mixed_intervals, neighbouring_mean, relative_length, smoothed, spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
@@ -103,8 +103,14 @@ class _StratumArrays:
 def assemble(
     statistics: Statistics, curve: Curve, elasticity: Elasticity = "homogeneous", within: Within = "isotropic"
 ) -> list[Submodel]:
-    """Return the submodels that together are the LE-SDE of a run."""
+    """Return the submodels that together are the LE-SDE of a run.
+
+    Spikes (`lesde_infer.interval_lengths`) are left out, of the likelihood and of what scales priors, as if nothing had
+    moved: noise a thousand times the usual tells nothing of the drift, and everything of tails and of curves that might
+    pass through it, so that chains would not find their way.
+    """
     mixed = has_mixed_intervals(statistics)
+    statistics = replace(statistics, moved=statistics.moved & ~spikes(statistics))
     contrasts: dict[Stratum, _StratumArrays]
     if elasticity == "matrix":
         contrasts = {}
@@ -270,8 +276,10 @@ def _deviations(statistics: Statistics, within: Within) -> dict[Stratum, _Stratu
             scale = log_variance_scale(log_rate[observed] if observed.sum() > 1 else log_rate)
             arrays = _measured(log_rate, error, None, scale, observed)
         else:
-            kept = observed if observed.any() else np.ones_like(observed)
-            scale = _rate_scale(values[kept], error[kept], lengths[kept], is_growth=name != "pull")
+            if observed.any():
+                scale = _rate_scale(values[observed], error[observed], lengths[observed], is_growth=name != "pull")
+            else:  # a factor of e in an interval, of which nothing will be learned
+                scale = _rate_scale(0.0 * values, np.ones_like(values), lengths, is_growth=True)
             arrays = _measured(values, error, lengths, scale, observed)
         strata[cast(Stratum, name)] = arrays
     return strata

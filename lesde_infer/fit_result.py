@@ -22,8 +22,8 @@ from lesde_infer.flags import Flag, find_flags, interval_starts
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.missing import MissingData
-from lesde_infer.model_choice import PredictiveDensity, expected_log_predictive_density
 from lesde_infer.momentum import Drive
+from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
 from lesde_infer.prior_sensitivity import prior_sensitivity
 from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping

@@ -9,13 +9,20 @@ A flag names a stretch of the record in which a quantity should not be read at f
   for it. The fluctuating part, small as it is, relaxes because elasticity is large along it, and an increment sees
   little of it: γ is then only bounded from below. On networks trained on digits and shapes, recorded at every step,
   γ of increments over n steps fell to 0.7 of that of single steps where the cosine over n steps was 0.98, and to 0.5
-  at 0.95.
+  at 0.95. It is also flagged where what increments miss of the γ of one step, as told by how impacts lose their
+  direction over one interval and over two (`lesde_infer.persistence`), is more than half the width of its 90 %
+  interval: γ from records more closely spaced would then lie outside.
 - ``missing_data``: samples are missing at some records, or no time passes in some intervals, and what cannot be used
   for it was left out (`lesde_infer.missing`); from the first record concerned to the last.
 - ``standstill``: no feature of any sample moved: no step was taken, or a record was stored twice. These intervals are
   left out of the likelihood, and rates there are interpolated.
 - ``spike``: class means move more than a thousand times as far as in neighbouring intervals: a loss spike, or a record
-  that is damaged. The model takes it for heavy-tailed noise.
+  that is damaged. It is left out of the likelihood, and rates there are interpolated; replications repeat it as noise
+  of the size it had.
+- ``kappa_not_identified``, ``kappa_across_not_identified``: samples of a class are equal up to the rounding of stored
+  numbers, along the span of the class means (or in all directions, where deviations are modelled as alike in all of
+  them) or across it. Growth and noise of deviations are not measured there, nor is the pull: they are interpolated,
+  and where no interval measures them they are the prior.
 - ``beta_not_identified``: the rate g of the mean over classes, which tells β from α, is hardly narrower than its prior,
   or so large that the mean relaxes within one interval and g is only bounded from below (R); or, under L, all
   amplitudes are equal and only γ acts (DESIGN section 2).
@@ -35,6 +42,10 @@ LEAST_PERSISTENCE = 0.97
 SATURATION = 3.0  # g λ Δ beyond which the mean over classes has relaxed by 95 % within one interval
 LITTLE_LEARNED = 0.5  # posterior sd over prior sd: half the prior's width is left
 SHORTEST_SHARE = 0.05  # of the record: shorter stretches are not reported
+SPREADS = {
+    "kappa_not_identified": ("log_growth_spread", "log_growth_along_spread"),
+    "kappa_across_not_identified": ("log_growth_across_spread",),
+}  # what tells whether samples of a class differ; a fit holds one of the first two
 NEVER_TOO_SHORT = ("standstill", "spike")  # single intervals are named too
 
 
@@ -66,7 +77,14 @@ _MESSAGES = {
     "standstill": "no feature of any sample moved: no step was taken, or a record was stored twice; these intervals "
     "say nothing, and rates here are interpolated; record only while training",
     "spike": "class means jump more than a thousand times as far as in neighbouring intervals: a loss spike or a "
-    "damaged record, taken for noise; look at the loss, or fit what comes before with --until",
+    "damaged record; these intervals are left out, and rates here are interpolated; look at the loss, or fit what "
+    "comes before with --until",
+    "kappa_not_identified": "samples of a class differ by no more than rounding along the span of the class means: κ, "
+    "the pull and the noise of deviations are interpolated here, and are the prior where no interval measures them; "
+    "probe samples that differ",
+    "kappa_across_not_identified": "samples of a class differ by no more than rounding across the span of the class "
+    "means, or the span leaves nothing across it: growth and noise of deviations across it are interpolated here, and "
+    "are the prior where no interval measures them",
     "beta_not_identified": "the mean over classes moves too little, or relaxes too fast, between records: "
     "α and β are not identified one by one, only γ = α − β is",
 }
@@ -114,14 +132,34 @@ def find_flags(
         where["spike"] = constant["spike"].to_numpy() > 0
         undriven = (constant["driven"].to_numpy() == 0) & ~where["standstill"]
         where["gamma_not_identified"] = where["gamma_not_identified"] | undriven
+    where |= _equal_samples(constant)
     if "interval_exponent" not in posterior:
-        relaxing = constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE
+        relaxing = (constant["impact_persistence"].to_numpy() < LEAST_PERSISTENCE) | _misses(rates["gamma"], constant)
         where["interval_bias"] = relaxing & ~where["gamma_not_identified"]
     steps, starts = constant["step"].to_numpy(), interval_starts(constant)
     flags = [flag for name, mask in where.items() for flag in flags_where(name, mask, steps, starts)]
     if missing is not None and not missing.is_complete:
         flags.append(Flag("missing_data", missing.start_step, missing.stop_step, missing.sentence))
     return sorted(flags, key=lambda flag: (flag.start_step, flag.name))
+
+
+def _misses(gamma: Float[np.ndarray, "draw time"], constant: xr.Dataset) -> Bool[np.ndarray, " time"]:
+    """Where what increments miss of γ is more than half the width of its interval; earlier versions did not keep it."""
+    if "interval_loss" not in constant:
+        return np.zeros(gamma.shape[1], dtype=bool)
+    low, median, high = np.quantile(gamma, [0.05, 0.5, 0.95], axis=0)
+    loss = constant["interval_loss"].to_numpy()
+    return loss * np.abs(median) > (1.0 - loss) * (high - low) / 2.0
+
+
+def _equal_samples(constant: xr.Dataset) -> dict[str, Bool[np.ndarray, " time"]]:
+    """Where features move, but samples of a class do not differ, by the flag's name; earlier versions kept neither."""
+    return {
+        name: (constant["moved"].to_numpy() > 0) & (constant[spread].to_numpy() == 0)
+        for name, spreads in SPREADS.items()
+        for spread in spreads
+        if spread in constant
+    }
 
 
 def interval_starts(constant: xr.Dataset) -> Int[np.ndarray, " time"]:

@@ -17,12 +17,17 @@ Where an interval is one measured number, its scatter around the curve, of varia
 measuring it, of variance λe² in the model, by a Gaussian's rule: the share w = σ²/(σ² + e²) of the residual is
 scatter, with remaining variance λwe².
 
+Some intervals tell nothing of a stratum, and their log density is not one. In a standstill nothing moves, and nothing
+does in the replication. Where samples of a class are equal they stay so: no growth, no pull, noise of the size of
+rounding. Where impacts vanish, noise along them has the factors of its prior. A spike is all noise, |Δ|² = λσ²χ²_d:
+class means jump as far again, λσ² being |Δ|²/χ²_d, and deviations do what was measured.
+
 tests/lesde_infer/test_replication.py checks the factors against their density and the rule by simulation.
 """
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
 from lesde_infer._jax import jnp
@@ -36,8 +41,9 @@ def scale_factors(
     degrees: Float[np.ndarray, "draw time"],
     dimension: float,
     rng: np.random.Generator,
+    observed: Bool[np.ndarray, " time"],
 ) -> Float[np.ndarray, "draw time"]:
-    """Draw the factor λ of each interval's noise variance, given its increment.
+    """Draw the factor λ of each interval's noise variance, given its increment, or from its prior where there is none.
 
     Parameters
     ----------
@@ -50,11 +56,13 @@ def scale_factors(
     dimension : float
         Its dimensions d.
     rng : Generator
+    observed : array
+        Intervals whose increment was observed.
     """
     nu = degrees
     at_zero = gammaln((nu + dimension) / 2) - gammaln(nu / 2) - dimension / 2 * np.log(np.pi * nu * scale**2)
-    spread = np.exp(np.maximum(2 * (at_zero - log_density) / (nu + dimension), 0.0))
-    return nu * spread / rng.chisquare(nu + dimension, size=log_density.shape)
+    spread = np.exp(np.where(observed, np.maximum(2 * (at_zero - log_density) / (nu + dimension), 0.0), 0.0))
+    return nu * spread / rng.chisquare(np.where(observed, nu + dimension, nu), size=log_density.shape)
 
 
 def scatter(
@@ -101,6 +109,10 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
     rng = np.random.default_rng([seed, n_draws])
     length, n_steps = constant["length"].to_numpy(), constant["n_steps"].to_numpy()
     root = np.sqrt(length)
+    moved = _told(constant, "moved")
+    spike = _told(constant, "spike") if "spike" in constant else ~moved
+    told = moved & ~spike
+    driven = told & _told(constant, "driven")
 
     def values(name: str) -> Float[np.ndarray, "draw time"]:
         return draws[name].to_numpy()
@@ -119,21 +131,30 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
             return np.ones((draws.sizes["sample"], len(length)))
         return (n_steps / n_steps.max()) ** draws["interval_exponent"].sel(stratum=stratum).to_numpy()[:, None]
 
-    def factors(stratum: str, scale: Float[np.ndarray, "draw time"]) -> Float[np.ndarray, "draw time"]:
+    def factors(
+        stratum: str, scale: Float[np.ndarray, "draw time"], told: Bool[np.ndarray, " time"]
+    ) -> Float[np.ndarray, "draw time"]:
         dimension = float(constant["dimension"].sel(stratum=stratum))
         in_each = scale * np.sqrt(float(constant["noise_concentration"].sel(stratum=stratum)))
-        return scale_factors(densities[stratum].to_numpy(), in_each, degrees(stratum), dimension, rng)
+        return scale_factors(densities[stratum].to_numpy(), in_each, degrees(stratum), dimension, rng, told)
 
     def noise_sd(stratum: str, name: str) -> Float[np.ndarray, "draw time"]:
         sd = values(name) * of_steps(stratum) * root
-        return sd * np.sqrt(factors(stratum, sd))
+        found = sd * np.sqrt(factors(stratum, sd, driven if stratum == "contrast" and has_own_noise else told))
+        return np.where(moved, np.where(spike, jumps[stratum], found), 0.0)
 
     def measured(
-        stratum: str, name: str, predicted: Float[np.ndarray, "draw time"], sd: Float[np.ndarray, "draw time"]
+        stratum: str,
+        name: str,
+        predicted: Float[np.ndarray, "draw time"],
+        sd: Float[np.ndarray, "draw time"],
+        elsewhere: Float[np.ndarray, " time"] | float,
     ) -> Float[np.ndarray, "draw time"]:
-        error = constant[f"{name}_error"].to_numpy()
-        own = factors(stratum, np.sqrt(sd**2 + error**2))
-        return predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
+        """Draw what was measured, less its error; ``elsewhere`` is what there is where samples are equal."""
+        error, spread = constant[f"{name}_error"].to_numpy(), _told(constant, f"{name}_spread")
+        own = factors(stratum, np.sqrt(sd**2 + error**2), told & spread)
+        found = predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
+        return np.where(spread, np.where(spike, observed[name].to_numpy(), found), elsewhere)
 
     def growth(suffix: str) -> Float[np.ndarray, "draw time"]:
         return rate(
@@ -142,26 +163,29 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
 
     def rate(stratum: str, name: str, location: str, noise: str) -> Float[np.ndarray, "draw time"]:
         sd = values(noise) * of_steps(stratum) * root
-        return measured(stratum, name, values(location) * length, sd) / length
+        return np.where(moved, measured(stratum, name, values(location) * length, sd, 0.0) / length, 0.0)
 
     def individual_sd(suffix: str) -> Float[np.ndarray, "draw time"]:
         stratum = f"individual{suffix}"
         scale = values(f"individual_scale{across(suffix)}")
         log_variance = 2.0 * np.log(scale * of_steps(stratum)) + np.log(length)
         sd = values(f"individual_scatter{across(suffix)}")
-        return np.exp(measured(stratum, f"log_variance{suffix}", log_variance, sd) / 2.0)
+        name = f"log_variance{suffix}"
+        found = measured(stratum, name, log_variance, sd, observed[name].to_numpy())
+        return np.where(moved, np.exp(found / 2.0), 0.0)
 
     strata = set(constant["stratum"].to_numpy())
     own = "" if "growth" in strata else "_along"
     has_across = "growth_across" in strata
     has_own_noise = "class_noise" in constant["stratum"]  # along the impact, as opposed to across it
+    jumps = _jumps(constant, observed, draws.sizes["sample"], rng)
     class_sd = noise_sd("class_noise" if has_own_noise else "contrast", "class_scale")
     gaussian = np.full(draws.sizes["sample"], np.inf)
     is_matrix = "gamma_kernel" in draws
     return IntervalRates(
-        gamma=values("gamma_kernel" if is_matrix else "gamma"),
-        pattern=_patterns(draws, constant) if is_matrix else None,
-        global_rate=values("global_rate"),
+        gamma=np.where(moved, values("gamma_kernel" if is_matrix else "gamma"), 0.0),
+        pattern=np.where(moved[:, None, None], _patterns(draws, constant), 0.0) if is_matrix else None,
+        global_rate=np.where(moved, values("global_rate"), 0.0),
         kappa=growth(own),
         kappa_across=growth("_across") if has_across else None,
         pull=rate("pull", "pull_strength", "pull", "pull_scatter") if "pull" in strata else None,
@@ -175,6 +199,26 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         impact_dof=gaussian,
         individual_dof=gaussian,
     )
+
+
+def _jumps(
+    constant: xr.Dataset, observed: xr.Dataset, n_draws: int, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "draw time"]]:
+    """Draw the noise scales with which class means move as far as they did, by stratum, if all of that is noise."""
+    n_features, n_classes = int(constant.attrs.get("n_features", 1)), constant.sizes.get("class_", 2)
+    scales = {}
+    for stratum, dimension in (("contrast", (n_classes - 1) * n_features), ("shared", n_features)):
+        name = f"{stratum}_increment_square"
+        square = observed[name].to_numpy() if name in observed else np.zeros(constant.sizes["time"])
+        scales[stratum] = np.sqrt(square / rng.chisquare(dimension, size=(n_draws, len(square))))
+    return {**scales, "class_noise": scales["contrast"]}
+
+
+def _told(constant: xr.Dataset, name: str) -> Bool[np.ndarray, " time"]:
+    """Return the intervals that a constant marks; all, where an earlier version did not keep it."""
+    if name not in constant:
+        return np.ones(constant.sizes["time"], dtype=bool)
+    return constant[name].to_numpy() > 0
 
 
 def across(suffix: str) -> str:

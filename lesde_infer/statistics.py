@@ -26,13 +26,14 @@ from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_dimension import EffectiveDimension
+from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
 
-PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
+LIKE_LENGTHS = 1.5  # ratio of neighbouring intervals, as which they are of one length
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class Statistics:
     impact_persistence : array, shape (time,)
         Cosine between the contrasts of the impact at an interval's start and at its end, products and squares summed
         over neighbouring intervals: below 1 where residuals fluctuate and relax between records.
+    interval_loss : array, shape (time,)
+        Share of the γ of one step that increments over whole intervals miss for it (`lesde_infer.persistence`).
     missing : MissingData
         What was left out.
     gamma_sampling_error : float
@@ -155,6 +158,7 @@ class Statistics:
     parts: PartStatistics
     impact_f: Float[np.ndarray, " time"]
     impact_persistence: Float[np.ndarray, " time"]
+    interval_loss: Float[np.ndarray, " time"]
     missing: MissingData
     gamma_sampling_error: float
     mean_square: Float[np.ndarray, " record"]
@@ -255,12 +259,13 @@ def compute_statistics(
     times = axis.times[: len(steps)]
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(reader.groups, reader.n_classes)
-    intervals, starts, start_samples = [], [], []
+    intervals, starts, start_samples, two_apart = [], [], [], {}
     noise = EffectiveDimension(), EffectiveDimension()  # of contrasts, and of the mean over classes
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
     held, before = reader.read(0)
     mean_square = [np.nan if before is None else before.mean_square]
     missing.add_record(0, held)
+    earlier: Float[np.ndarray, "class_ feature"] | None = None  # impact at the record before the interval's start
     for record in range(1, len(steps)):
         held_before, (held, after) = held, reader.read(record)
         missing.add_record(record, held)
@@ -277,11 +282,12 @@ def compute_statistics(
             n_steps = int(steps[record] - steps[record - 1])
             intervals.append(IntervalProducts.between(before, after, average, common, n_steps, noise))
             starts.append(record - 1)
+            two_apart[record] = float(np.vdot(earlier, after.contrast)) if earlier is not None else 0.0
             if is_end[record - 1]:
                 length = float(times[record] - times[record - 1])
                 sampling.add(after.features - before.features, before.contrast, length)
             start_samples.append(int(np.count_nonzero(held_before)))
-        before = after
+        earlier, before = None if before is None else before.contrast, after
     if not held.any():
         for name in reader.layers:
             recording.check_finite(name, until)  # training that diverged is not a gap at the end
@@ -289,6 +295,7 @@ def compute_statistics(
     n_features, sizes = recording.features(layer).shape[2], reader.average.sizes
     deviations = [interval.deviations for interval in intervals]
     degrees = np.array([interval.n_samples - len(sizes) for interval in intervals])
+    products = np.array([interval.impact_products for interval in intervals])
     squares, precision = np.array(mean_square), float(np.finfo(recording.features(layer).dtype).eps)
     rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
     return Statistics(
@@ -314,7 +321,8 @@ def compute_statistics(
         within=measure_whole(deviations, degrees, rounding),
         parts=measure_parts(deviations, degrees, rounding),
         impact_f=np.array([interval.impact_f for interval in intervals]),
-        impact_persistence=_persistence(np.array([interval.impact_products for interval in intervals])),
+        impact_persistence=persistence(products),
+        interval_loss=interval_loss(products, _over_two(products, two_apart, np.array(starts), times)),
         missing=missing.result(),
         gamma_sampling_error=sampling.error,
         mean_square=squares,
@@ -352,10 +360,19 @@ def _stack(products: list[StratumProducts], dimension: int, noise: EffectiveDime
     )
 
 
-def _persistence(products: Float[np.ndarray, "time 3"]) -> Float[np.ndarray, " time"]:
-    """Cosine from sums over intervals nearby; 1 where impacts vanish."""
-    reach = max(2, round(PERSISTENCE_SHARE * len(products)))
-    nearby = np.ones(2 * reach + 1)  # sums of their own: differences of running totals would lose impacts that decay
-    sums = np.stack([np.convolve(column, nearby)[reach : reach + len(products)] for column in products.T], axis=1)
-    scale = np.sqrt(sums[:, 1]) * np.sqrt(sums[:, 2])
-    return np.divide(sums[:, 0], scale, out=np.ones(len(products)), where=scale > 0)
+def _over_two(
+    products: Float[np.ndarray, "time 3"],
+    two_apart: dict[int, float],
+    starts: Int[np.ndarray, " time"],
+    times: Float[np.ndarray, " record"],
+) -> Float[np.ndarray, "time 3"]:
+    """Return products of impacts over two intervals of like length, at the second; 0 where there are no two.
+
+    ``two_apart`` holds, at the record where an interval stops, the product of the impact there with that two records
+    before.
+    """
+    lengths, found = times[starts + 1] - times[starts], np.zeros_like(products)
+    alike = np.maximum(lengths[1:], lengths[:-1]) < LIKE_LENGTHS * np.minimum(lengths[1:], lengths[:-1])
+    for second in 1 + np.flatnonzero(alike & (np.diff(starts) == 1)):
+        found[second] = two_apart[int(starts[second]) + 1], products[second - 1, 1], products[second, 2]
+    return found

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
 SHOWN_STEPS = 7
+UNSETTLED = {
+    "gamma": ("gamma_not_identified",),
+    "alpha": ("gamma_not_identified", "beta_not_identified"),
+    "beta": ("gamma_not_identified", "beta_not_identified"),
+    "kappa": ("kappa_not_identified",),
+}
+"""Rates of the table, and the flags that say of each that it is not identified."""
 
 
 def register(app: typer.Typer) -> None:
@@ -142,7 +149,7 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
     if not summary["converged"]:
         note("this fit did NOT converge; its numbers cannot be trusted")
     console.print(result.verdict().sentence)
-    console.print(_curve_table(summary["curves"], TIME_UNITS[summary["time_unit"]]))
+    console.print(_curve_table(summary["curves"], TIME_UNITS[summary["time_unit"]], summary["flags"]))
     tail = summary["tail_index"]
     console.print(f"P(γ > 0 at the end)      {summary['probability_gamma_positive']:.3f}")
     console.print(f"P(all classes separable) {summary['probability_separable']:.3f}")
@@ -196,9 +203,9 @@ def show_check(result: dict[str, Any], console: "Console") -> None:
     )
 
 
-def _curve_table(curves: dict[str, Any], unit: str) -> "Table":
-    names = [name for name in ("gamma", "alpha", "beta", "kappa") if name in curves]
-    table = plain_table(f"Rates per {unit}: median (90 % interval)")
+def _curve_table(curves: dict[str, Any], unit: str, flags: list[dict[str, Any]]) -> "Table":
+    names = [name for name in UNSETTLED if name in curves]
+    table = plain_table(f"Rates per {unit}: median (90 % interval); ?: not identified, see the flags")
     table.add_column("step", justify="right")
     for name in names:
         table.add_column({"gamma": "γ = α − β", "alpha": "α", "beta": "β", "kappa": "κ"}[name], justify="right")
@@ -209,10 +216,16 @@ def _curve_table(curves: dict[str, Any], unit: str) -> "Table":
             *(
                 f"{_number(curves[name]['q50'][index])} "
                 f"({_number(curves[name]['q05'][index])} to {_number(curves[name]['q95'][index])})"
+                f"{' ?' if _is_unsettled(name, steps[index], flags) else ''}"
                 for name in names
             ),
         )
     return table
+
+
+def _is_unsettled(name: str, step: float, flags: list[dict[str, Any]]) -> bool:
+    """Tell whether a flag says of a rate that the data do not identify it at a step."""
+    return any(flag["name"] in UNSETTLED[name] and flag["start_step"] <= step <= flag["stop_step"] for flag in flags)
 
 
 def _number(value: float | None) -> str:

@@ -36,7 +36,7 @@ TITLES = {
     "growth": "growth",
     "individual": "individual",
 }
-"""Groups of `lesde_infer.model_choice`, as columns."""
+"""Groups of `lesde_infer.predictive_density`, as columns."""
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,8 @@ def select(
     )
     from lesde_infer.inference import ConvergenceError
     from lesde_infer.inference import fit as run_fit
-    from lesde_infer.model_choice import PredictiveDensity, compare_drifts, expected_log_predictive_density
+    from lesde_infer.model_choice import compare_drifts
+    from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
 
     # Only what comparisons need is kept of each fit: draws of all of them may not fit into memory.
     densities: dict[str, PredictiveDensity] = {}

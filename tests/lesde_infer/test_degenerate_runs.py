@@ -35,8 +35,8 @@ def still(features, start, stop):
     return features
 
 
-def spiked(features):
-    features[16] += 1e6 * np.random.default_rng(1).normal(size=features[16].shape)
+def spiked(features, size=1e6):
+    features[16] += size * np.random.default_rng(1).normal(size=features[16].shape)
     return features
 
 
@@ -130,6 +130,25 @@ def test_intervals_without_a_step_are_left_out_of_every_stratum_and_of_the_prior
     changed = replace(found, contrast=quiet)  # what stands in their place has no say
     for one, other in zip(assemble(found, "gp"), assemble(changed, "gp"), strict=True):
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one.data.prior, other.data.prior))
+
+
+def test_spikes_are_left_out_of_every_stratum_and_of_the_priors(tmp_path):
+    """A thousand times the usual noise, or a million: priors and what is observed are the same."""
+    one, other = (statistics_of(spiked(usual(), size), "R", tmp_path) for size in (1e3, 1e9))
+    for a, b in zip(assemble(one, "gp"), assemble(other, "gp"), strict=True):
+        np.testing.assert_array_equal(np.flatnonzero(np.asarray(a.data.observed[0]) == 0), [15, 16])
+        for first, second in zip(jax.tree.leaves(a.data.prior), jax.tree.leaves(b.data.prior), strict=True):
+            np.testing.assert_allclose(second, first, rtol=1e-2, atol=1e-12)
+
+
+def test_rounding_of_computations_is_no_spread(tmp_path):
+    """Two features that are one leave nothing across the class means but rounding, in double precision too."""
+    features = usual()
+    features[:, :, 1] = features[:, :, 0]
+    found = statistics_of(features, "R", tmp_path)
+    assert found.parts.along.spread.all()
+    assert not found.parts.across.spread.any()
+    assert statistics_of(usual(), "R", tmp_path).parts.across.spread.all()
 
 
 def test_a_spike_is_found_where_it_is_and_nowhere_else(tmp_path):

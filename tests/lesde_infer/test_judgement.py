@@ -128,6 +128,15 @@ def test_long_intervals_bound_gamma_only_where_impacts_fluctuate_within_them(imp
     assert "burst" in flags[0].message
 
 
+def test_what_increments_miss_bounds_gamma_where_it_is_more_than_gamma_is_uncertain_by():
+    """γ of 0.02 ± 10 %, whose 90 % interval is 16 % to either side: a loss L is 16 % of what is seen at L = 0.14."""
+    for loss, expected in ((0.16, ["interval_bias"]), (0.12, [])):
+        missing = constants().assign(interval_loss=("time", np.full(TIMES, loss)))
+        assert names(find_flags(posterior(ELASTIC), missing, prior_widths(), impact="R")) == expected
+    surer = posterior(0.02 * (1 + 0.05 * noise(1, 1)))
+    assert names(find_flags(surer, missing, prior_widths(), impact="R")) == ["interval_bias"]
+
+
 def test_bursts_of_short_intervals_leave_nothing_to_warn_of():
     in_bursts = posterior(ELASTIC, interval_exponent=(("chain", "draw", "stratum"), noise(5, 5)))
     assert find_flags(in_bursts, constants(persistence=0.5), prior_widths(), impact="R") == []
@@ -142,6 +151,24 @@ def test_a_mean_that_relaxes_at_once_leaves_beta_unidentified():
     fast = 1.0 * (1 + 0.1 * noise(2, TIMES))
     flags = find_flags(posterior(ELASTIC, fast), constants(shared_feedback=0.2), prior_widths(), impact="R")
     assert names(flags) == ["beta_not_identified"]
+
+
+@pytest.mark.parametrize(
+    ("spread", "flag"),
+    [
+        ("log_growth_spread", "kappa_not_identified"),
+        ("log_growth_along_spread", "kappa_not_identified"),
+        ("log_growth_across_spread", "kappa_across_not_identified"),
+    ],
+)
+def test_samples_of_a_class_that_are_equal_leave_kappa_unidentified(spread, flag):
+    equal = constants().assign({spread: ("time", (np.arange(TIMES) < 30).astype(float))})
+    equal = equal.assign(moved=("time", (np.arange(TIMES) < 36).astype(float)))
+    equal = equal.assign(driven=("time", np.ones(TIMES)), spike=("time", np.zeros(TIMES)))
+    flags = find_flags(posterior(ELASTIC), equal, prior_widths(), impact="R")
+    # Where nothing moves at all, that is said instead.
+    assert [(f.name, f.start_step, f.stop_step) for f in flags] == [(flag, 750, 900), ("standstill", 900, 1000)]
+    assert "prior" in flags[0].message
 
 
 def test_single_flagged_intervals_are_not_reported():

@@ -10,13 +10,8 @@ from scipy import stats
 from data_tools.errors import InputError
 from lesde_infer.cli import main
 from lesde_infer.inference import ConvergenceError, fit
-from lesde_infer.model_choice import (
-    GROUPS,
-    PARTS,
-    compare_drifts,
-    expected_log_predictive_density,
-    pareto_k_limit,
-)
+from lesde_infer.model_choice import compare_drifts
+from lesde_infer.predictive_density import GROUPS, PARTS, expected_log_predictive_density, pareto_k_limit
 from lesde_infer.simulation import simulate
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from core_helpers import make_run
 
-from lesde_infer.statistics import PERSISTENCE_SHARE, compute_statistics
+from lesde_infer.persistence import PERSISTENCE_SHARE, interval_loss
+from lesde_infer.statistics import compute_statistics
 
 
 def persistence_of(class_means_at_records, path):
@@ -87,3 +88,56 @@ def test_impacts_that_have_all_but_vanished_have_a_persistence_of_their_own(tmp_
 
 def test_impacts_that_vanish_exactly_are_not_said_to_fluctuate(tmp_path):
     np.testing.assert_array_equal(persistence_of(np.ones((8, 3, 4)), tmp_path / "run.h5"), 1.0)
+
+
+def relaxing_impacts(rng, share, time, n_steps=400_000):
+    """Impacts of features that relax to rest: one part slowly, and one that noise keeps up, of relaxation ``time``.
+
+    Each impact is minus a feature, and moves it at a rate of its own: so γ of one step is known, and so is the path.
+    """
+    steady, rate = 0.002, 1.0 / time
+    slow = np.exp(-steady * np.arange(400))
+    kept = np.exp(-rate)
+    runs = n_steps // 400
+    fast = np.empty((runs, 400))
+    fast[:, 0] = rng.normal(size=runs)
+    for t in range(1, 400):
+        fast[:, t] = kept * fast[:, t - 1] + np.sqrt(1 - kept**2) * rng.normal(size=runs)
+    return np.stack([np.tile(slow, (runs, 1)), np.sqrt(share) * fast * slow], axis=2), np.array([steady, rate])
+
+
+@pytest.mark.parametrize(("share", "time"), [(0.003, 12.0), (0.02, 6.0), (0.1, 30.0), (0.0, 5.0)])
+def test_what_increments_miss_of_gamma_is_told_by_the_impacts_alone(share, time):
+    """Least squares over 1 to 10 steps against the γ of one moment, for features whose rates are known."""
+    impacts, rates = relaxing_impacts(np.random.default_rng(5), share, time)
+    square = (impacts**2).mean(axis=(0, 1))
+    at_once = rates @ square / square.sum()
+    for n in (1, 3, 10):
+        start, middle, end = impacts[:, : -2 * n], impacts[:, n:-n], impacts[:, 2 * n :]
+        seen = (start * (start - middle)).sum() / (n * (start**2).sum())
+        products = np.array([[(a * b).sum(), (a**2).sum(), (b**2).sum()] for a, b in ((start, middle), (start, end))])
+        found = interval_loss(*(np.tile(row, (9, 1)) for row in products))
+        np.testing.assert_allclose(found, 1.0 - seen / at_once, atol=0.06)
+
+
+def test_what_is_missed_needs_two_intervals_of_like_length(tmp_path):
+    """Noise that is forgotten from record to record is missed nearly whole; where lengths differ it is not told."""
+    rng, n = np.random.default_rng(6), 200
+    fixed, noise = contrasts(rng), 0.3 * rng.normal(size=(n, 3, 4))
+    labels = np.repeat(np.arange(3), 2)
+    spread = np.array([1.0, -1.0] * 3)[:, None]
+    features = {"hidden": (fixed + noise)[:, labels] + spread}
+    found = {}
+    for name, times in (("even", np.arange(float(n))), ("uneven", np.cumsum(np.where(np.arange(n) % 2, 1.0, 9.0)))):
+        run = make_run(2, 2, n_records=n)
+        options = {"labels": labels, "given_labels": None, "logits": None, "classifier": None, "time": times}
+        with run.write(tmp_path / f"{name}.h5", features=features, **options) as recording:
+            found[name] = compute_statistics(recording, "hidden", "I").interval_loss
+    assert np.median(found["even"]) > 0.6
+    np.testing.assert_array_equal(found["uneven"], 0.0)
+
+
+def test_impacts_that_only_grow_or_stand_still_miss_nothing():
+    growing = np.array([[2.0, 1.0, 4.0]] * 9)
+    for products in (growing, np.zeros((9, 3)), np.array([[1.0, 1.0, 1.0]] * 9)):
+        np.testing.assert_array_equal(interval_loss(products, products), 0.0)

@@ -8,6 +8,7 @@ from scipy import stats
 from lesde_infer.replication import replicated_rates, scale_factors, scatter
 
 N = 4000
+SEEN = np.array([True])
 
 
 def student_log_density(residual, scale, nu):
@@ -21,7 +22,7 @@ def test_factors_follow_their_closed_form(nu, d, size):
     scale = 0.7
     residual = np.full(d, size)
     density = np.full((N, 1), student_log_density(residual, scale, nu))
-    draws = scale_factors(density, np.full((N, 1), scale), np.full((N, 1), nu), d, np.random.default_rng(1))
+    draws = scale_factors(density, np.full((N, 1), scale), np.full((N, 1), nu), d, np.random.default_rng(1), SEEN)
     expected = stats.invgamma((nu + d) / 2, scale=(nu + residual @ residual / scale**2) / 2)
     assert stats.kstest(draws[:, 0], expected.cdf).pvalue > 1e-3
 
@@ -33,7 +34,7 @@ def test_factors_drawn_given_simulated_noise_are_those_of_the_prior(nu, d):
     true = stats.invgamma(nu / 2, scale=nu / 2).rvs(N, random_state=rng)
     residual = (scale * np.sqrt(true))[:, None] * rng.normal(size=(N, d))
     density = np.array([student_log_density(*pair, nu) for pair in zip(residual, scale, strict=True)])
-    draws = scale_factors(density[:, None], scale[:, None], np.full((N, 1), nu), d, rng)[:, 0]
+    draws = scale_factors(density[:, None], scale[:, None], np.full((N, 1), nu), d, rng, SEEN)[:, 0]
     assert stats.ks_2samp(draws, true).pvalue > 1e-3
     assert stats.spearmanr(draws, true).statistic > 0.3  # they know of the interval, too
 
@@ -174,3 +175,64 @@ def test_latent_factors_of_short_and_long_intervals_have_degrees_of_their_own():
         for t, nu in enumerate((2.0, 8.0, 32.0)):
             expected = stats.invgamma((nu + d) / 2, scale=nu / 2)
             assert stats.kstest(factors[:, t], expected.cdf).pvalue > 1e-3, (name, t)
+
+
+def with_constants(fit, **masks):
+    """The same fit, with masks of its intervals among its constants; log densities are 0 where nothing was observed."""
+    groups = {name: fit[name].to_dataset() for name in fit.children}
+    groups["constant_data"] = groups["constant_data"].assign(
+        {k: ("time", np.array(m, float)) for k, m in masks.items()}
+    )
+    hidden = {"moved": STRATA, "driven": ("contrast",), "log_growth_spread": ("growth",)}
+    densities = groups["log_likelihood"]
+    for name, mask in masks.items():
+        for stratum in hidden.get(name, ("individual",)):
+            densities[stratum] = densities[stratum].where(np.array(mask, bool), 0.0)
+    return xr.DataTree.from_dict(groups)
+
+
+def test_nothing_moves_in_the_replication_of_a_standstill():
+    fit = made_up_fit(2.0)
+    still = replicated_rates(with_constants(fit, moved=[1, 0, 1]), 20, seed=0)
+    for name in ("gamma", "global_rate", "kappa", "global_sd", "class_sd", "impact_sd", "individual_sd"):
+        moving = getattr(still, name)
+        np.testing.assert_array_equal(moving[:, 1], 0.0, err_msg=name)
+        assert (moving[:, [0, 2]] != 0).all(), name
+
+
+def test_samples_that_are_equal_stay_equal():
+    """The growth of nothing is not guessed from the prior, and noise is as small as rounding left it."""
+    equal = with_constants(made_up_fit(2.0), log_growth_spread=[1, 0, 1], log_variance_spread=[1, 0, 1])
+    equal["observed_data"] = (
+        equal["observed_data"].to_dataset().assign(log_variance=("time", [np.log(0.02), -60.0, np.log(0.98)]))
+    )
+    rates = replicated_rates(equal, 20, seed=0)
+    np.testing.assert_array_equal(rates.kappa[:, 1], 0.0)
+    np.testing.assert_allclose(rates.individual_sd[:, 1], np.exp(-30.0))
+    np.testing.assert_allclose(rates.kappa[:, [0, 2]], 0.02, rtol=1e-3)
+    assert rates.individual_sd[:, [0, 2]].min() > 0.1
+
+
+def test_a_spike_is_repeated_with_the_size_it_had():
+    """Class means jump as far again: |Δ|² = s²χ²_d on average over draws; deviations do what was measured."""
+    fit = with_constants(made_up_fit(2.0), spike=[0, 1, 0])
+    constant, observed = fit["constant_data"].to_dataset(), fit["observed_data"].to_dataset()
+    fit["constant_data"] = constant.assign(class_size=("class_", [5, 5, 5])).assign_attrs(n_features=3)
+    squares = {
+        "contrast_increment_square": ("time", [1.0, 4e8, 1.0]),
+        "shared_increment_square": ("time", [1.0, 9e8, 1.0]),
+    }
+    fit["observed_data"] = observed.assign(squares | {"log_growth": ("time", [0.01, 0.7, 0.49])})
+    rates = replicated_rates(fit, N, seed=1)
+    for name, square, dimension in (("class", 4e8, 6), ("impact", 4e8, 6), ("global", 9e8, 3)):
+        found = square / getattr(rates, f"{name}_sd")[:, 1] ** 2
+        assert stats.kstest(found, stats.chi2(dimension).cdf).pvalue > 1e-3, name
+        assert getattr(rates, f"{name}_sd")[:, [0, 2]].max() < 1e3
+    np.testing.assert_allclose(rates.kappa[:, 1], 0.7 / LENGTHS[1])
+
+
+def test_noise_along_impacts_that_vanish_has_the_factors_of_its_prior():
+    rates = replicated_rates(with_constants(made_up_fit(2.0), driven=[1, 0, 1]), N, seed=1)
+    factors = (rates.impact_sd / (0.8 * np.sqrt(LENGTHS))) ** 2
+    assert stats.kstest(factors[:, 1], stats.invgamma(1.0, scale=1.0).cdf).pvalue > 1e-3
+    assert stats.kstest(factors[:, 0], stats.invgamma(1.5, scale=1.0).cdf).pvalue > 1e-3
