@@ -25,6 +25,8 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.log_gamma import log_gamma
 
 TINY = 2.3e-308  # the smallest normal double: its logarithm is finite
+LEAST_SQUARE = 1e-150  # of a residual: its logarithm has finite derivatives up to the second
+ROUNDING = 1e-16  # of a squared residual that is a difference of squares, as a share of these
 
 
 class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is not typed
@@ -71,7 +73,8 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
 
     def log_prob(self, value: Float[Array, "stratum time"]) -> Float[Array, "stratum time"]:
         """Log density of the increment in R^d, all constants kept."""
-        residual = jnp.maximum(value - self.explained, TINY)  # rounding may leave it negative
+        # Rounding may leave it negative. Below its floor the density is flat, in its second derivatives as well.
+        residual = jnp.maximum(value - self.explained, jnp.maximum(ROUNDING * value, LEAST_SQUARE))
         nu, d = self.degrees, self.dimension
         log_scaled = jnp.log(nu) + 2.0 * self.log_scale
         density = (

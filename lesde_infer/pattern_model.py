@@ -223,11 +223,6 @@ class PatternVariant:
     curve: Curve
     mixed: bool
 
-    @property
-    def dense_mass(self) -> bool:
-        """The time scale of a power law leans on its level and exponent."""
-        return self.curve == "power"
-
     def model(self, data: PatternData) -> None:
         """Run the model."""
         parameters = sample_pattern_parameters(data, curve=self.curve, mixed=self.mixed)
