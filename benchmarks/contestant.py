@@ -92,9 +92,7 @@ def run_sampled(name: str, path: str, impact: str, seconds: float, out: Path) ->
     run = read_run(path)
     task = plain_task(run, variant, impact) if family == "plain" else peer_models.peer_task(run, name)
     figures, draws = timed_nuts.sample(task, seconds, clock)
-    # Rates are kept in units of the width of their prior.
-    rates = {name: values * 10.0 / (len(run.times) - 1) for name, values in draws.items()}
-    np.savez(out / f"{name}.npz", **rates)
+    np.savez(out / f"{name}.npz", **draws)
     return figures
 
 

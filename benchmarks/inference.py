@@ -5,7 +5,7 @@ and has each contestant (`plain_models.py`, `peer_models.py`, and lesde's own fi
 it, in a process of its own, one after the other. Noise of lesde is Student-t all the same, with ν unknown.
 
     python benchmarks/inference.py [--peers-python .venv-peers/bin/python] [--seconds 40] [--samples 300 3000]
-        [--contestants NAME …] [--intervals 200] [--impact I] [--rounds 1] [--json FILE]
+        [--contestants NAME …] [--intervals 200] [--impact I] [--work FOLDER] [--json FILE]
 
 Without `--peers-python` dynestyx and cd-dynamax are left out. Prints a table and, with `--json`, writes all figures:
 
@@ -14,7 +14,8 @@ Without `--peers-python` dynestyx and cd-dynamax are left out. Prints a table an
   of the first fit, which compiles all, with an empty cache of programs);
 - ratio: ESS a second of processor time of `lesde` over that of the contestant. A run that `--seconds` (of the
   processor) ended is taken to go on as it went: its ESS for all draws over the time of all draws; one that never got
-  through its warm-up is only bounded: as if all its iterations were independent draws.
+  through its warm-up has given nothing: in brackets, what it would have, if its iterations so far were as many
+  independent draws.
 - γ of each contestant, mean and standard deviation, to see that they agree, and what was put in.
 
 Processor seconds hardly depend on what else a machine does; wall seconds do, hence load averages beside them.
@@ -76,16 +77,25 @@ def run_contestant(name: str, recording: Path, folder: Path, arguments: argparse
     """Run one contestant in its environment, with an empty cache of compiled programs, and describe it."""
     python = str(arguments.peers_python) if name in PEERS else sys.executable
     environment = dict(os.environ) | {"PYTHONPATH": str(HERE.parent), "XDG_CACHE_HOME": str(folder / f"cache-{name}")}
+    if (folder / f"{name}.json").exists() and (folder / f"{name}.npz").exists():  # of an earlier call with --work
+        return read_contestant(name, folder)
     command = [python, str(HERE / "contestant.py"), name, str(recording)]
     options = ["--seconds", str(arguments.seconds), "--impact", arguments.impact, "--out", str(folder)]
     load = os.getloadavg()[0]
     done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"name": name, "failed": done.stderr.strip().splitlines()[-1:] or ["no message"]}
+    figures = json.loads((folder / f"{name}.json").read_text()) | {"load_average": [load, os.getloadavg()[0]]}
+    (folder / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return read_contestant(name, folder)
+
+
+def read_contestant(name: str, folder: Path) -> dict[str, Any]:
+    """Describe a contestant by the figures and draws it wrote."""
     figures = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as stored:
         draws = {key: stored[key] for key in stored.files}
-    return {"name": name, "load_average": [load, os.getloadavg()[0]], **figures, **describe(draws, figures)}
+    return {"name": name, **figures, **describe(draws, figures)}
 
 
 def describe(draws: dict[str, Float[np.ndarray, "chain draw"]], figures: dict[str, Any]) -> dict[str, Any]:
@@ -114,25 +124,24 @@ def describe(draws: dict[str, Float[np.ndarray, "chain draw"]], figures: dict[st
 
 
 def compare(n_samples: int, names: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run contestants on one file, in turns, and keep each one's best round."""
-    best: dict[str, dict[str, Any]] = {}
+    """Run contestants on one file, one after the other."""
+    rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as place:
-        recording = Path(place) / "run.h5"
-        write_run(recording, n_samples, arguments.intervals, arguments.impact)
-        for _ in range(arguments.rounds):
-            for name in names:
-                print(f"n = {n_samples}: {name} …", file=sys.stderr, flush=True)
-                row = run_contestant(name, recording, Path(place), arguments)
-                kept = best.get(name, {})
-                if row.get("ess_per_cpu_second", 0.0) >= kept.get("ess_per_cpu_second", 0.0):
-                    best[name] = row
-    for row in best.values():
+        folder = (arguments.work or Path(place)) / f"{arguments.impact}-{n_samples}-{arguments.intervals}"
+        folder.mkdir(parents=True, exist_ok=True)
+        recording = folder / "run.h5"
+        if not recording.exists():
+            write_run(recording, n_samples, arguments.intervals, arguments.impact)
+        for name in names:
+            print(f"n = {n_samples}: {name} …", file=sys.stderr, flush=True)
+            rows[name] = run_contestant(name, recording, folder, arguments)
+    for row in rows.values():
         for other in LESDE:
             for kind in ("", "cpu_"):
                 key = f"ess_per_{kind}second"
-                if key in row and key in best.get(other, {}):
-                    row[f"{other}_over_this{kind and '_cpu'}"] = best[other][key] / row[key]
-    return [{"samples": n_samples, **row} for row in best.values()]
+                if key in row and key in rows.get(other, {}):
+                    row[f"{other}_over_this{kind and '_cpu'}"] = rows[other][key] / row[key]
+    return [{"samples": n_samples, **row} for row in rows.values()]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -182,7 +191,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[300], help="peers only run on the first")
     parser.add_argument("--intervals", type=int, default=200)
     parser.add_argument("--impact", choices=("I", "R"), default="I", help="peers have no R")
-    parser.add_argument("--rounds", type=int, default=1, help="the best round of each contestant counts")
+    parser.add_argument("--work", type=Path, help="keep files here, and do not run again what already ran here")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
     with_peers = arguments.peers_python is not None and arguments.impact == "I"

@@ -26,7 +26,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
-from plain_models import Run, orthonormal_contrasts, sample_rate, sample_scale, scale_of
+from plain_models import Run, orthonormal_contrasts, sample_rate, sample_scale, start_of, units_of
 from timed_nuts import Task
 
 OBSERVATION_NOISE = 1e-2  # of a typical increment
@@ -39,7 +39,6 @@ class States(NamedTuple):
     values: Float[np.ndarray, "record coordinate"]
     is_shared: Float[np.ndarray, " coordinate"]
     n_classes: int
-    guesses: tuple[float, float]
 
 
 def states_of(run: Run) -> States:
@@ -47,17 +46,15 @@ def states_of(run: Run) -> States:
     n_classes = run.n_classes
     basis = np.concatenate([np.full((1, n_classes), n_classes**-0.5), orthonormal_contrasts(n_classes)])
     values = np.einsum("ck,tkp->tcp", basis, run.class_means)
-    moved = np.diff(values, axis=0)
     is_shared = np.repeat(np.arange(n_classes) == 0, values.shape[2]).astype(float)
-    return States(
-        values.reshape(len(values), -1), is_shared, n_classes, (scale_of(moved[:, 0]), scale_of(moved[:, 1:]))
-    )
+    return States(values.reshape(len(values), -1), is_shared, n_classes)
 
 
 def peer_task(run: Run, variant: str) -> Task:
     """Return one of the state-space models on a recording."""
     states = states_of(run)
-    typical = OBSERVATION_NOISE * min(states.guesses)
+    units = units_of(run, "I")
+    typical = OBSERVATION_NOISE * float(np.diff(states.values, axis=0).std())
     likelihood = {
         "dynestyx-transition": _transition,
         "dynestyx-sde": _sde,
@@ -67,14 +64,16 @@ def peer_task(run: Run, variant: str) -> Task:
 
     def model(values: Array, times: Array) -> None:
         n_intervals = len(times) - 1
-        gamma, shared = sample_rate("gamma", n_intervals), sample_rate("shared_rate", n_intervals)
-        of_all, of_class = sample_scale("all", states.guesses[0]), sample_scale("class", states.guesses[1])
+        gamma, shared = sample_rate("gamma", units, n_intervals), sample_rate("shared_rate", units, n_intervals)
+        # The first coordinate is the mean times √K.
+        of_all, of_class = sample_scale("all", units) * states.n_classes**0.5, sample_scale("class", units)
         rates = jnp.where(states.is_shared > 0, shared, gamma / states.n_classes)
         scales = jnp.where(states.is_shared > 0, of_all, of_class)
         likelihood(values, times, rates, scales, typical)
 
-    start = {name: jnp.zeros(()) for name in (*RATES, "scale_all", "scale_class")}
-    return Task(model, (jnp.asarray(states.values), jnp.asarray(run.times)), RATES, start)
+    start = start_of(units, (*RATES, "scale_all", "scale_class"))
+    arguments = (jnp.asarray(states.values), jnp.asarray(run.times))
+    return Task(model, arguments, RATES, start, {name: units[name].width for name in RATES})
 
 
 Likelihood = Callable[[Array, Array, Array, Array, float], None]

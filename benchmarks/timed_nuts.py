@@ -15,7 +15,7 @@ import numpy as np
 import numpyro
 from numpyro.infer import NUTS, init_to_value
 
-CHAINS, WARMUP, DRAWS, BLOCK, MAXIMAL_TREE_DEPTH = 4, 300, 750, 10, 8
+CHAINS, WARMUP, DRAWS, BLOCK, MAXIMAL_TREE_DEPTH = 4, 300, 750, 5, 8
 
 numpyro.enable_x64()
 
@@ -33,12 +33,13 @@ class Clock:
 
 
 class Task(NamedTuple):
-    """A model, the arrays it is given, the parameters whose draws are kept, and where chains start."""
+    """A model, its arrays, the parameters whose draws are kept, where chains start, and units of these parameters."""
 
     model: Callable[..., None]
     arguments: tuple[Any, ...]
     parameters: Sequence[str]
     start: dict[str, Any]
+    units: dict[str, float]
 
 
 def sample(task: Task, seconds: float, clock: Clock) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,4 +99,4 @@ def sample(task: Task, seconds: float, clock: Clock) -> tuple[dict[str, Any], di
     }
     kept = {name: [draws[name] for draws, _, _ in blocks[n_warmup:]] for name in task.parameters}
     draws = {name: np.concatenate(parts).T if parts else np.zeros((CHAINS, 0)) for name, parts in kept.items()}
-    return figures, draws
+    return figures, {name: values * task.units[name] for name, values in draws.items()}
