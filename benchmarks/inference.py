@@ -43,7 +43,7 @@ PLAIN = ("plain-latent", "plain-strata", "plain-independent")
 DYNESTYX = ("dynestyx-transition", "dynestyx-sde", "dynestyx-kalman")
 PEERS = (*DYNESTYX, "cd-dynamax")
 LESDE = ("lesde", "lesde-class-means")
-PLAIN_DRAWS, PLAIN_WARMUP = 750, 300  # of `timed_nuts.py`
+ALL_DRAWS = 750  # of each chain, as in `timed_nuts.py`
 HERE = Path(__file__).parent
 
 
@@ -113,7 +113,7 @@ def describe(draws: dict[str, Float[np.ndarray, "chain draw"]], figures: dict[st
     for kind in ("", "cpu_"):
         seconds, size = figures[f"sampling_{kind}seconds"], ess
         if not figures["finished"]:
-            share = PLAIN_DRAWS / n_draws
+            share = ALL_DRAWS / n_draws
             seconds = (seconds - figures[f"warmup_{kind}seconds"]) * share + figures[f"warmup_{kind}seconds"]
             size = ess * share
         found[f"ess_per_{kind}second"] = size / seconds
