@@ -10,7 +10,7 @@ repeats of wall and processor seconds a draw and of processor seconds a gradient
 this includes waiting for the longest trajectory), with ratios to the first run of the axis.
 
     python benchmarks/cost.py [--axes samples features classes classes-matrix records] [--samples 300 3000 …]
-        [--features …] [--classes …] [--records …] [--draws 100] [--repeats 3] [--short] [--json FILE]
+        [--features …] [--classes …] [--records …] [--draws 500] [--repeats 5] [--short] [--json FILE]
 
 Prints a table. `--short` takes the smaller numbers of each axis, and leaves out matrices. 300,000 samples take
 gigabytes of memory.
@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=AXES)
     for axis in ("samples", "features", "classes", "records"):
         parser.add_argument(f"--{axis}", type=int, nargs="+", help=f"by default {AXES[axis]}")
-    parser.add_argument("--draws", type=int, default=100, help="draws of each chain in each repeat; a multiple of 50")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=500, help="draws of each chain in each repeat; a multiple of 50")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()

@@ -95,7 +95,13 @@ def read_contestant(name: str, folder: Path) -> dict[str, Any]:
     figures = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as stored:
         draws = {key: stored[key] for key in stored.files}
-    return {"name": name, **figures, **describe(draws, figures)}
+    found = {"name": name, **figures, **describe(draws, figures)}
+    if "gradients_per_iteration" in figures:
+        gradients = figures.get(
+            "gradients", figures["gradients_per_iteration"] * figures["iterations"] * found["chains"]
+        )
+        found["cpu_milliseconds_per_gradient"] = 1e3 * figures["sampling_cpu_seconds"] / gradients
+    return found
 
 
 def describe(draws: dict[str, Float[np.ndarray, "chain draw"]], figures: dict[str, Any]) -> dict[str, Any]:
@@ -147,13 +153,13 @@ def compare(n_samples: int, names: list[str], arguments: argparse.Namespace) -> 
 def table(rows: list[dict[str, Any]]) -> str:
     """Format the result as Markdown."""
     head = (
-        "| n | contestant | draws | ESS | processor s | ESS per processor s | ESS per wall s | `lesde` is × as fast "
-        "(wall) | its class means alone | γ ± sd, 10⁻⁴ a step |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| n | contestant | draws | ESS | processor s | ms a gradient | ESS per processor s | ESS per wall s | `lesde` is × "
+        "as fast (wall) | its class means alone | γ ± sd, 10⁻⁴ a step |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     lines = [head]
     for row in rows:
         if "failed" in row:
-            lines.append(f"| {row['samples']} | {row['name']} | failed: {row['failed'][0]} |" + " |" * 7)
+            lines.append(f"| {row['samples']} | {row['name']} | failed: {row['failed'][0]} |" + " |" * 8)
             continue
         more, less = ("≥ ", "< ") if row["is_bound"] else ("", "")
         ratio = f"{more}{row['lesde_over_this_cpu']:.3g} ({more}{row['lesde_over_this']:.3g})"
@@ -163,8 +169,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         ess = "–" if row["is_bound"] else f"{min(row['ess'].values()):.0f}"
         gamma = "–" if row["is_bound"] else f"{row['gamma']['mean'] * 1e4:.2f} ± {row['gamma']['sd'] * 1e4:.2f}"
         draws = f"{row['chains']} × {row['draws']}"
+        gradient = f"{row['cpu_milliseconds_per_gradient']:.2f}" if "cpu_milliseconds_per_gradient" in row else "–"
         lines.append(
-            f"| {row['samples']} | {row['name']} | {draws} | {ess} | {row['sampling_cpu_seconds']:.1f} | "
+            f"| {row['samples']} | {row['name']} | {draws} | {ess} | {row['sampling_cpu_seconds']:.1f} | {gradient} | "
             f"{less}{row['ess_per_cpu_second']:.3g} | {less}{row['ess_per_second']:.3g} | {ratio} | {alone} | {gamma} |"
         )
     return "\n".join(lines)

@@ -94,6 +94,7 @@ def sample(task: Task, seconds: float, clock: Clock) -> tuple[dict[str, Any], di
         "iterations": iterations,
         "chains": CHAINS,
         "finished": iterations == WARMUP + DRAWS,
+        "gradients": int(sum(steps.sum() for _, steps, _ in blocks)),
         "gradients_per_iteration": float(np.mean([steps.mean() for _, steps, _ in blocks[n_warmup:] or blocks])),
         "divergences": int(sum(diverging.sum() for _, _, diverging in blocks[n_warmup:])),
     }
