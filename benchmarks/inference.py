@@ -14,8 +14,8 @@ Without `--peers-python` dynestyx and cd-dynamax are left out. Prints a table an
   of the first fit, which compiles all, with an empty cache of programs);
 - ratio: ESS a second of processor time of `lesde` over that of the contestant. A run that `--seconds` (of the
   processor) ended is taken to go on as it went: its ESS for all draws over the time of all draws; one that never got
-  through its warm-up has given nothing: in brackets, what it would have, if its iterations so far were as many
-  independent draws.
+  through its warm-up has given nothing: after ≲, what it would have, if its iterations so far were
+  as many independent draws.
 - γ of each contestant, mean and standard deviation, to see that they agree, and what was put in.
 
 Processor seconds hardly depend on what else a machine does; wall seconds do, hence load averages beside them.
@@ -153,15 +153,15 @@ def compare(n_samples: int, names: list[str], arguments: argparse.Namespace) -> 
 def table(rows: list[dict[str, Any]]) -> str:
     """Format the result as Markdown."""
     head = (
-        "| n | contestant | draws | ESS | processor s | ms a gradient | ESS per processor s | ESS per wall s | `lesde` is × "
-        "as fast (wall) | its class means alone | γ ± sd, 10⁻⁴ a step |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "| n | contestant | draws | ESS | processor s | ms a gradient | ESS per processor s | ESS per wall s | "
+        "`lesde` is × as fast (wall) | its class means alone | γ ± sd, 10⁻⁴ a step |"
     )
-    lines = [head]
+    lines = [head, "|---" * 11 + "|"]
     for row in rows:
         if "failed" in row:
             lines.append(f"| {row['samples']} | {row['name']} | failed: {row['failed'][0]} |" + " |" * 8)
             continue
-        more, less = ("≥ ", "< ") if row["is_bound"] else ("", "")
+        more, less = ("≳ ", "≲ ") if row["is_bound"] else ("", "")
         ratio = f"{more}{row['lesde_over_this_cpu']:.3g} ({more}{row['lesde_over_this']:.3g})"
         alone = (
             f"{more}{row['lesde-class-means_over_this_cpu']:.3g}" if "lesde-class-means_over_this_cpu" in row else ""
