@@ -1,11 +1,13 @@
-# Every target makes the environment first when it is missing; nothing is installed outside .venv.
+# Every target makes the environment first when it is missing; nothing is installed outside .venv and .venv-peers.
 PYTHON ?= python3
+PEERS_PYTHON ?= python3.12
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 # Training small networks on a CPU spends half its time returning and re-asking for memory without these.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
-.PHONY: install demo test test-all lint format bench truth no-elasticity clean
+.PHONY: install demo test test-all lint format bench bench-peers truth no-elasticity clean
 
 install: $(VENV)/.installed
 
@@ -35,7 +37,19 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/fit_speed.py
-	$(BIN)/python benchmarks/sample_cost.py
+	$(BIN)/python benchmarks/cost.py --short
+	$(BIN)/python benchmarks/inference.py --contestants plain-strata plain-independent
+
+# dynestyx and cd-dynamax have an environment of their own, without PyTorch.
+bench-peers: install $(PEERS)/.installed
+	$(BIN)/python benchmarks/cost.py --json benchmarks/results/cost.json
+	$(BIN)/python benchmarks/inference.py --peers-python $(PEERS)/bin/python --samples 300 3000 --json benchmarks/results/inference.json
+
+$(PEERS)/.installed: benchmarks/peers.txt
+	$(PEERS_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "dynestyx needs Python 3.12 or newer: make bench-peers PEERS_PYTHON=python3.13")'
+	test -x $(PEERS)/bin/python || $(PEERS_PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	touch $@
 
 truth: install
 	$(BIN)/python benchmarks/measured_truth.py
@@ -44,4 +58,4 @@ no-elasticity: install
 	$(BIN)/python benchmarks/no_elasticity.py
 
 clean:
-	rm -rf $(VENV) demo-results
+	rm -rf $(VENV) $(PEERS) demo-results
