@@ -32,6 +32,7 @@ def pattern_draws(tmp_path, entries, *, drifting=False, scale=1.0):
         attenuation=jnp.zeros((*shape[:2], 1, shape[2])),
         degrees=jnp.ones((*shape[:2], 1, 2)),
         interval_exponent=jnp.zeros((*shape[:2], 1)),
+        size_slope=jnp.zeros((*shape[:2], 1, 2)),
     )
     return PatternDraws.of(SampleRun({}, parameters, np.zeros((*shape[:2], 1, shape[2])), {}), data, statistics)
 

@@ -163,8 +163,9 @@ def test_pattern_increments_have_the_law_of_the_likelihood(tmp_path):
         attenuation=jnp.full((1, N_ALIKE), -0.3),
         degrees=jnp.full((1, 2), 3.0),
         interval_exponent=jnp.zeros(1),
+        size_slope=jnp.full((1, 2), 0.5),
     )
-    simulated = draw_increments(PatternVariant("gp", False), parameters, data, rng)
+    simulated = draw_increments(PatternVariant("gp", False, sized=True), parameters, data, rng)
     prediction = predict_pattern(parameters, data)
     mean, scale = np.asarray(prediction.directions[0] @ parameters.pattern.T), np.exp(float(prediction.log_noise[0, 0]))
 
