@@ -26,7 +26,7 @@ def repeat(data, interval):
     """Return data of one interval repeated."""
     time_first = {"lengths", "n_steps", "relative_length", "coordinates", "increments", "weight", "drift"}
     if isinstance(data, PatternData):
-        time_first |= {"feedback", "exposure"}
+        time_first |= {"feedback", "exposure", "relative_size"}
     fixed = {"is_number", "dimension", "reference", "is_rate", "relaxes", "prior", "n_classes", "basis", "spread"}
     changed = {}
     for name, value in data._asdict().items():
