@@ -151,7 +151,7 @@ def test_pattern_increments_have_the_law_of_the_likelihood(tmp_path):
     with run.write(tmp_path / "run.h5") as recording:
         statistics = compute_statistics(recording, layer, impact)
     submodel = assemble(statistics, "gp", "matrix")[0]
-    data = repeat(submodel.data, 1)
+    data = repeat(submodel.data, 1)._replace(relative_size=jnp.full(N_ALIKE, 0.7))
     n_contrasts, n_entries = data.homogeneous.shape
     dimension = int(data.dimension[0])
     assert dimension > data.increments[0].size  # there is more than axes span
