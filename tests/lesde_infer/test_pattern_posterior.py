@@ -104,6 +104,8 @@ def test_a_matrix_survives_saving_and_is_simulated(recovered, tmp_path):
     loaded = li.load(result.save(tmp_path / "fit.nc"))
     assert loaded.settings == dataclasses.replace(result.settings, elasticity="matrix")
     assert set(loaded.posterior["E"].dims) == {"chain", "draw", "matrix_time", "class_to", "class_from"}
+    assert "size_slope" in loaded.posterior  # noise in ten dimensions tells its size
+    assert loaded.posterior["size_slope"].dims == ("chain", "draw")
     assert "gamma_kernel" in loaded.to_json()["curves"]
     rates = loaded.interval_rates(n_draws=20, seed=0)
     assert rates.pattern is not None
