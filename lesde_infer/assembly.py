@@ -16,7 +16,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, curve_design, early_time
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
-from lesde_infer.interval_lengths import has_mixed_intervals, neighbouring_mean, relative_length, smoothed, spikes
+from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed, spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
@@ -30,6 +30,7 @@ from lesde_infer.priors import (
     rate_scale,
 )
 from lesde_infer.statistics import Statistics
+from lesde_infer.step_sizes import step_sizes
 from lesde_infer.strata_variant import StrataVariant
 from lesde_infer.variant import Variant
 from lesde_infer.within_statistics import measured_strata
@@ -47,8 +48,6 @@ Stratum = Literal[
     "individual_across",
 ]
 STRATA: tuple[Stratum, ...] = get_args(Stratum)
-LEAST_SIZE_DIMENSIONS = 4  # of noise, so that it tells its size in an interval
-FEW_STEPS = 3  # whose sizes differ so much that fewer dimensions tell them
 LEAST_RELATIVE_SIZE = 0.01  # of noise, over its mean nearby: class means that stand still would be sure of anything
 COUPLED: tuple[Stratum, ...] = ("contrast", "shared")  # under L
 
@@ -137,10 +136,15 @@ def assemble(
         for names in groups
     ]
     if elasticity == "matrix":
-        submodels.insert(
-            0, Submodel(("contrast",), pattern_data(statistics, mixed=mixed), PatternVariant(curve, mixed))
-        )
+        submodels.insert(0, pattern_submodel(statistics, curve))
     return submodels
+
+
+def pattern_submodel(statistics: Statistics, curve: Curve, *, homogeneous: bool = False) -> Submodel:
+    """Return the contrasts as `lesde_infer.pattern_model` describes them."""
+    mixed, sized = has_mixed_intervals(statistics), bool(step_sizes(statistics).told.any())
+    variant = PatternVariant(curve, mixed, sized, homogeneous)
+    return Submodel(("contrast",), pattern_data(statistics, mixed=mixed), variant)
 
 
 def _class_means(statistics: Statistics, name: Literal["contrast", "shared"]) -> _StratumArrays:
@@ -185,22 +189,13 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
     Where impacts vanish nothing is along them.
     """
     stratum, lengths, n_classes = statistics.contrast, statistics.lengths, statistics.n_classes
-    length = np.sqrt(np.maximum(stratum.direction_square.sum(axis=1), TINY))
-    increment = stratum.direction_increment.sum(axis=1) / length
-    dimension, moved, driven = max(stratum.dimension - 1, 1), statistics.moved, statistics.moved & statistics.driven
-    # One contrast of one feature has nothing across; its noise is then that along.
-    across = stratum.increment_square - (increment**2 if stratum.dimension > 1 else 0.0)
-    across = np.maximum(across, dimension * np.maximum(statistics.mean_rounding, TINY))
+    moved, driven, sizes = statistics.moved, statistics.moved & statistics.driven, step_sizes(statistics)
+    length, increment, dimension = sizes.impact, sizes.along, sizes.dimension
     effective = max(stratum.effective_dimension - 1.0, 1.0)
-    log_noise = 0.5 * np.log(across / dimension)
-    few_steps = statistics.n_steps <= (FEW_STEPS if stratum.dimension > LEAST_SIZE_DIMENSIONS else 0)
-    own_size = (stratum.effective_dimension > LEAST_SIZE_DIMENSIONS) | few_steps
-    nearby = neighbouring_mean(np.exp(log_noise), statistics.n_steps, moved)
-    relative_size = np.where(own_size, np.exp(log_noise) / nearby - 1.0, 0.0)
     log_noise = np.where(
-        own_size,
-        np.maximum(log_noise, np.log(LEAST_RELATIVE_SIZE * nearby)),
-        smoothed(log_noise, statistics.n_steps, moved),
+        sizes.told,
+        np.log(np.maximum(sizes.size, LEAST_RELATIVE_SIZE * sizes.nearby)),
+        smoothed(np.log(sizes.size), statistics.n_steps, moved),
     )
     unit = n_classes / lengths / length
     ones = np.ones_like(lengths)
@@ -218,15 +213,15 @@ def _along_and_across(statistics: Statistics) -> tuple[_StratumArrays, _StratumA
         is_rate=True,
         relaxes=True,
         scale=rate_scale((unit * increment)[driven], (unit * np.exp(log_noise))[driven], ones).relative(),
-        relative_size=relative_size if own_size.any() else None,
+        relative_size=sizes.relative if sizes.told.any() else None,
     )
-    noise = np.sqrt(across / dimension / lengths)
+    noise = sizes.size / np.sqrt(lengths)
     none = np.zeros((len(lengths), 1))
     rest = _StratumArrays(
         direction_square=none,
         direction_increment=none,
         increment=None,
-        increment_square=across,
+        increment_square=sizes.across,
         feedback=none,
         dimension=effective,
         exposure=np.zeros_like(lengths),

@@ -20,6 +20,8 @@ from lesde_infer.impacts import weighted
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
+FOLDS = 10  # into which measurements are divided, to fit a matrix to some and try it on the others
+
 
 @dataclass(frozen=True)
 class ExplainedDrift:
@@ -34,6 +36,9 @@ class ExplainedDrift:
     best_constant_matrix : float
         With C h for the constant matrix C that least squares fits to the measurement itself. No constant matrix
         explains more, and this one explains more than the truth would: it fits the noise of the measurement too.
+    held_out_constant_matrix : float
+        The same with C fitted anew without every tenth measurement for those that were left out: what of it is not
+        noise. Not a number if there is but one measurement.
     n_snapshots : int
         Measurements compared.
     """
@@ -41,6 +46,7 @@ class ExplainedDrift:
     matrix: float | None
     homogeneous: float
     best_constant_matrix: float
+    held_out_constant_matrix: float
     n_snapshots: int
 
 
@@ -77,14 +83,33 @@ def explained_drift(fit: "Fit", measured: RecordedElasticity) -> ExplainedDrift 
         return None
     gamma = (fit.posterior["gamma"].mean(["chain", "draw"]).to_numpy() * time_per_step(fit))[interval]
     matrices = contrast_matrices(fit)
-    gram = np.einsum("tkp,tlp->kl", impact, impact)
-    best = np.einsum("tkp,tlp->kl", drift, impact) @ np.linalg.pinv(gram, hermitian=True)
     return ExplainedDrift(
         matrix=None if matrices is None else squared_cosine(matrices[interval] @ impact, drift),
         homogeneous=squared_cosine(gamma[:, None, None] * contrasts(impact), drift),
-        best_constant_matrix=squared_cosine(best @ impact, drift),
+        best_constant_matrix=squared_cosine(constant_matrix(impact, drift) @ impact, drift),
+        held_out_constant_matrix=squared_cosine(held_out_drift(impact, drift), drift),
         n_snapshots=int(late.size),
     )
+
+
+def constant_matrix(
+    impact: Float[np.ndarray, "snapshot class_ feature"], drift: Float[np.ndarray, "snapshot class_ feature"]
+) -> Float[np.ndarray, "class_ class_"]:
+    """Return the matrix C that makes C h closest to the drift, by least squares."""
+    gram = np.einsum("tkp,tlp->kl", impact, impact)
+    return np.einsum("tkp,tlp->kl", drift, impact) @ np.linalg.pinv(gram, hermitian=True)
+
+
+def held_out_drift(
+    impact: Float[np.ndarray, "snapshot class_ feature"], drift: Float[np.ndarray, "snapshot class_ feature"]
+) -> Float[np.ndarray, "snapshot class_ feature"]:
+    """Return C h at each snapshot, C fitted without it and every tenth from it; not a number if it is the only one."""
+    predicted = np.full_like(drift, np.nan)
+    fold = np.arange(len(drift)) % FOLDS
+    for own in np.unique(fold) if len(drift) > 1 else ():
+        left_out = fold == own
+        predicted[left_out] = constant_matrix(impact[~left_out], drift[~left_out]) @ impact[left_out]
+    return predicted
 
 
 def contrast_matrices(fit: "Fit") -> Float[np.ndarray, "time class_to class_from"] | None:

@@ -184,9 +184,24 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool, sized: boo
     location = one_step_location(seen, attenuation, data)
     if not sized:
         return Parameters(location, log_scale, attenuation, degrees, exponent)
+    return Parameters(location, log_scale, attenuation, degrees, exponent, sample_size_slope(n_strata, mixed=mixed))
+
+
+def sample_size_slope(n_strata: int, *, mixed: bool) -> Float[Array, "stratum 2"]:
+    """Sample b of the shortest and of the longest intervals, which is one where intervals are alike."""
     # From a drift that does not care how large an interval's noise is (0) to one proportional to it (1), within one sd.
     slope = numpyro.sample("size_slope", dist.Normal(0.5, 0.5).expand([n_strata, 1 + mixed]).to_event(2))
-    return Parameters(location, log_scale, attenuation, degrees, exponent, jnp.broadcast_to(slope, (n_strata, 2)))
+    return jnp.broadcast_to(slope, (n_strata, 2))
+
+
+def size_factor(
+    slope: Float[Array, "stratum_or_1 2"],
+    relative_length: Float[Array, " time"],
+    relative_size: Float[Array, "*batch time"],
+) -> Float[Array, "stratum time"]:
+    """Return 1 + b q of each interval, b being linear in x between the shortest and the longest."""
+    short, long = slope[:, :1], slope[:, 1:]
+    return 1.0 + (short + (long - short) * relative_length) * relative_size
 
 
 def sample_noise_shape(n_strata: int, *, mixed: bool) -> tuple[Float[Array, "stratum 2"], Float[Array, " stratum"]]:
@@ -227,8 +242,7 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
         push = parameters.location * data.exposure + (1.0 - is_rate) * 2.0 * shift
         coefficients = feedback_coefficients(push, data.feedback)
     surviving = jnp.exp(parameters.attenuation * data.relaxes[:, None] * data.relative_length)
-    short, long = parameters.size_slope[:, :1], parameters.size_slope[:, 1:]
-    surviving = surviving * (1.0 + (short + (long - short) * data.relative_length) * data.relative_size)
+    surviving = surviving * size_factor(parameters.size_slope, data.relative_length, data.relative_size)
     log_noise = parameters.log_scale + data.log_length + is_rate * shift
     log_error = jnp.log(jnp.maximum(data.error, TINY))
     return Prediction(surviving[:, :, None] * coefficients, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))

@@ -9,6 +9,7 @@ from lesde_infer.interval_lengths import relative_length, smoothed
 from lesde_infer.pattern_model import PatternData, contrast_basis
 from lesde_infer.priors import TINY, class_mean_scale, curve_prior, least_squares
 from lesde_infer.statistics import Statistics
+from lesde_infer.step_sizes import step_sizes
 
 REFERENCE_SHARE = 0.1  # of the typical rate: below it a mean rate counts as zero
 SPREAD_SHARE = 0.5  # of the typical rate: prior median of the scatter of the pattern's entries
@@ -52,6 +53,7 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
         design=design,
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else ones),
+        relative_size=jnp.asarray(step_sizes(statistics).relative),
     )
 
 

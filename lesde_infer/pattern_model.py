@@ -26,11 +26,22 @@ contrast r along axis j by
 
 which is exact for homogeneous E (feedback relaxes at the rates of an effective γ, the mean eigenvalue of C); noise is a
 Student-t as in `lesde_infer.noise`. The likelihood costs O(K³) an interval, whatever the number of samples.
+
+Where noise tells the sizes of steps (`lesde_infer.step_sizes`), that drift is multiplied by 1 + b q, as γ is in
+`lesde_infer.model`: a Student-t in (K−1)p dimensions knows the scale of each interval's noise nearly exactly and weighs
+it by one over its square, so that quiet intervals decide, although few large steps carry the drift. With b = 1 all
+intervals weigh alike in units of their own size. Sizes are taken as given, as covariates. They are measured across the
+impact, but a pattern moves contrasts there too; the Jacobian of Δ → Δ − (1 + b q(Δ)) m, 1 − b⟨m, Δ⟩/(|Δ| n̄) with n̄
+the mean size nearby, is left out: its logarithm is less than the share of |Δ|² that drift explains, hence some
+2/((K−1)p) of what that share adds to the log likelihood.
+
+With M = a (1 − 1/K) at all times elasticity is homogeneous. That special case has the same noise, scale and sizes, and
+so tells by its density what the pattern is worth (`lesde_infer.pattern_choice`).
 tests/lesde_infer/test_pattern_model.py holds it against the density of all samples.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpyro
@@ -41,7 +52,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, n_weights, predictor, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_factor
 from lesde_infer.information import weight_information
-from lesde_infer.model import interval_degrees, sample_noise_shape
+from lesde_infer.model import interval_degrees, sample_noise_shape, sample_size_slope, size_factor
 from lesde_infer.noise import TINY, CollapsedStudentT
 
 MEAN_SPREAD = 3.0  # sd of asinh(a/reference): either sign, and a factor of e^±6 beyond the reference
@@ -89,6 +100,8 @@ class PatternData(NamedTuple):
         Intervals' midpoints.
     n_steps, relative_length : array, shape (time,)
         As in `lesde_infer.model.StrataData`.
+    relative_size : array, shape (time,)
+        q (`lesde_infer.step_sizes`).
     """
 
     coordinates: Float[Array, "time axis class_from"]
@@ -109,6 +122,7 @@ class PatternData(NamedTuple):
     design: CurveDesign
     n_steps: Float[Array, " time"]
     relative_length: Float[Array, " time"]
+    relative_size: Float[Array, " time"]
 
     @property
     def homogeneous(self) -> Float[Array, "contrast pattern*class_from"]:
@@ -131,6 +145,8 @@ class PatternParameters(NamedTuple):
         ν of the shortest and of the longest intervals.
     interval_exponent : array, shape (1,)
         ω, see `lesde_infer.model`.
+    size_slope : array, shape (1, 2)
+        b of the shortest and of the longest intervals; 0 where sizes are not told.
     """
 
     pattern: Float[Array, "contrast pattern*class_from"]
@@ -139,6 +155,7 @@ class PatternParameters(NamedTuple):
     attenuation: Float[Array, "1 time"]
     degrees: Float[Array, "1 2"]
     interval_exponent: Float[Array, "1"]
+    size_slope: Float[Array, "1 2"]
 
 
 def contrast_basis(n_classes: int) -> Float[np.ndarray, "class_ contrast"]:
@@ -160,18 +177,23 @@ def evaluate_pattern_curves(
     return centred - attenuation[0], direct[1:2], attenuation
 
 
-def sample_pattern_parameters(data: PatternData, *, curve: Curve, mixed: bool) -> PatternParameters:
-    """Sample everything that the likelihood depends on from its prior."""
+def sample_pattern_parameters(
+    data: PatternData, *, curve: Curve, mixed: bool, sized: bool = False, homogeneous: bool = False
+) -> PatternParameters:
+    """Sample everything that the likelihood depends on from its prior; for arguments see `PatternVariant`."""
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
     weights = sample_weights(curve, data.prior)
     mean = data.reference[0] * jnp.sinh(numpyro.sample("pattern_mean", dist.Normal(0.0, MEAN_SPREAD)))
-    n_patterns = data.drift.shape[1]
-    medians = jnp.log(data.spread) + jnp.log(DRIFT_SHARE) * (jnp.arange(n_patterns) > 0)
-    spread = numpyro.sample("pattern_spread", dist.LogNormal(medians, LOG_SPREAD_SD).to_event(1))
-    sd = jnp.repeat(spread, data.coordinates.shape[2]) * jnp.ones_like(data.homogeneous)
-    pattern = numpyro.sample("pattern", dist.Normal(mean * data.homogeneous, sd).to_event(2))
+    pattern = mean * data.homogeneous
+    if not homogeneous:
+        medians = jnp.log(data.spread) + jnp.log(DRIFT_SHARE) * (jnp.arange(data.drift.shape[1]) > 0)
+        spread = numpyro.sample("pattern_spread", dist.LogNormal(medians, LOG_SPREAD_SD).to_event(1))
+        sd = jnp.repeat(spread, data.coordinates.shape[2]) * jnp.ones_like(pattern)
+        pattern = numpyro.sample("pattern", dist.Normal(pattern, sd).to_event(2))
     degrees, exponent = sample_noise_shape(1, mixed=mixed)
-    return PatternParameters(pattern, *evaluate_pattern_curves(curve, weights, time_scale, data), degrees, exponent)
+    slope = sample_size_slope(1, mixed=mixed) if sized else jnp.zeros((1, 2))
+    curves = evaluate_pattern_curves(curve, weights, time_scale, data)
+    return PatternParameters(pattern, *curves, degrees, exponent, slope)
 
 
 def kernel_gamma(parameters: PatternParameters, data: PatternData) -> Float[Array, " time"]:
@@ -200,6 +222,7 @@ class PatternPrediction(NamedTuple):
 def predict_pattern(parameters: PatternParameters, data: PatternData) -> PatternPrediction:
     """Return directions and noise of each interval."""
     seen = jnp.exp(parameters.log_scale_curve + parameters.attenuation[0] * data.relative_length) * data.exposure
+    seen = seen * size_factor(parameters.size_slope, data.relative_length, data.relative_size)[0]
     factor = seen[:, None] * feedback_factor(kernel_gamma(parameters, data) * data.exposure, data.feedback)
     directions = (data.drift[:, None, :, None] * data.coordinates[:, :, None, :]).reshape(*data.feedback.shape, -1)
     shift = parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
@@ -218,28 +241,43 @@ def pattern_density(parameters: PatternParameters, data: PatternData) -> Collaps
 
 @dataclass(frozen=True)
 class PatternVariant:
-    """The model as what is sampled (`lesde_infer.variant.Variant`): family of curves, mixed interval lengths."""
+    """The model as what is sampled (`lesde_infer.variant.Variant`).
+
+    Attributes
+    ----------
+    curve : {"constant", "power", "gp"}
+        Family of curves.
+    mixed : bool
+        Whether short and long intervals alternate.
+    sized : bool
+        Whether the drift may depend on the size of the interval's noise.
+    homogeneous : bool
+        Whether the pattern is a (1 − 1/K).
+    """
 
     curve: Curve
     mixed: bool
+    sized: bool = False
+    homogeneous: bool = False
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"curve": self.curve, "mixed": self.mixed, "sized": self.sized, "homogeneous": self.homogeneous}
 
     def model(self, data: PatternData) -> None:
         """Run the model."""
-        parameters = sample_pattern_parameters(data, curve=self.curve, mixed=self.mixed)
+        parameters = sample_pattern_parameters(data, **self._options)
         numpyro.sample("increment", pattern_density(parameters, data), obs=data.increment_square)
 
     def parameters(self, values: dict[str, Array], data: PatternData) -> PatternParameters:
         """Return the parameters at values of the model's sites."""
-        substituted = numpyro.handlers.substitute(sample_pattern_parameters, data=values)
-        return substituted(data, curve=self.curve, mixed=self.mixed)
+        return numpyro.handlers.substitute(sample_pattern_parameters, data=values)(data, **self._options)
 
     def whitened_shapes(self, data: PatternData) -> dict[str, tuple[int, int]]:
         """Return the shapes of the curves' weights and of the pattern."""
         n_contrasts, n_entries = data.homogeneous.shape
-        return {
-            "curve_weights": (len(data.prior.level_mean), n_weights(self.curve)),
-            "pattern": (n_contrasts, n_entries),
-        }
+        curves = {"curve_weights": (len(data.prior.level_mean), n_weights(self.curve))}
+        return curves if self.homogeneous else {**curves, "pattern": (n_contrasts, n_entries)}
 
     def information(self, values: dict[str, Array], data: PatternData) -> dict[str, Array]:
         """Return the Fisher information in each curve's weights and in each row of the pattern.
@@ -261,7 +299,7 @@ class PatternVariant:
             scale, noise, attenuation = evaluate_pattern_curves(self.curve, w, time_scale, data)
             return jnp.concatenate([(scale + attenuation[0])[None], noise, attenuation])[: len(weights)]
 
-        return {
-            "curve_weights": weight_information(curves, weights, jnp.stack(by_curve[: len(weights)])),
-            "pattern": jnp.broadcast_to(rows, (data.homogeneous.shape[0], *rows.shape)),
-        }
+        found = {"curve_weights": weight_information(curves, weights, jnp.stack(by_curve[: len(weights)]))}
+        if not self.homogeneous:
+            found["pattern"] = jnp.broadcast_to(rows, (data.homogeneous.shape[0], *rows.shape))
+        return found

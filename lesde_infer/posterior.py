@@ -162,13 +162,13 @@ def build_posterior(
     if "class_noise" in draws:  # noise along the impact was sampled in units of that across it
         across = np.exp(np.asarray(data.log_length[place])) / np.sqrt(statistics.lengths)
         variables["impact_scale"] = (curve, draws["contrast"].noise * across)
-        slope = next((run.values["size_slope"] for run in runs if "size_slope" in run.values), None)
-        if slope is not None:  # of contrasts alone
-            kinds = ("interval_kind",) if mixed else ()
-            own = np.asarray(slope)[:, :, 0] if mixed else np.asarray(slope)[:, :, 0, 0]
-            variables["size_slope"] = (("chain", "draw", *kinds), own)
     else:  # contrasts have one noise in all directions
         variables["class_scale"] = variables.pop("impact_scale")
+    slope = next((run.values["size_slope"] for run in runs if "size_slope" in run.values), None)
+    if slope is not None:  # of contrasts alone
+        kinds = ("interval_kind",) if mixed else ()
+        own = np.asarray(slope)[:, :, 0] if mixed else np.asarray(slope)[:, :, 0, 0]
+        variables["size_slope"] = (("chain", "draw", *kinds), own)
     if pattern is not None:
         variables.update(_matrix_variables(pattern, rates["global_rate"]))
     degrees = np.stack([draws[name].degrees for name in strata], axis=2)

@@ -153,7 +153,7 @@ def expected_log_predictive_density(fit: "Fit") -> PredictiveDensity:
         warnings.simplefilter("always")
         for group, strata in GROUPS.items():
             own = [densities[name] for name in _strata_with_data(fit, strata) if name in densities]
-            found[group] = _leave_out(sum(own[1:], own[0]).transpose("chain", "draw", "time").to_numpy())
+            found[group] = leave_out(sum(own[1:], own[0]).transpose("chain", "draw", "time").to_numpy())
     limit = pareto_k_limit(densities.sizes["chain"] * densities.sizes["draw"])
     parts = [found[name] for name in PARTS]
     found[TOTAL] = (
@@ -209,7 +209,7 @@ def _identity(fit: "Fit") -> RunIdentity:
     )
 
 
-def _leave_out(log_density: Float[np.ndarray, "chain draw time"]) -> tuple[Float[np.ndarray, " time"], ...]:
+def leave_out(log_density: Float[np.ndarray, "chain draw time"]) -> tuple[Float[np.ndarray, " time"], ...]:
     """Return ELPD, Pareto k and p_loo of each interval."""
     efficiency = _relative_efficiency(log_density)
     intervals = [_leave_one_out(log_density[:, :, t], efficiency) for t in range(log_density.shape[2])]

@@ -55,8 +55,8 @@ def _explained(shares: dict[str, Any]) -> str:
     fitted = "" if shares["matrix"] is None else f"fitted matrix {_number(shares['matrix'])}, "
     return (
         f"explained drift          {fitted}homogeneous {_number(shares['homogeneous'])}, at best "
-        f"{_number(shares['best_constant_matrix'])} by a constant matrix fitted to the measurement and its noise "
-        "(squared cosines, second half)"
+        f"{_number(shares['best_constant_matrix'])} by a constant matrix fitted to the measurement and its noise, "
+        f"{_number(shares['held_out_constant_matrix'])} where it was not fitted (squared cosines, second half)"
     )
 
 

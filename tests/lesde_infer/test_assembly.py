@@ -18,18 +18,12 @@ from scipy import stats
 from scipy.linalg import helmert
 
 from lesde_infer._jax import jnp
-from lesde_infer.assembly import (
-    FEW_STEPS,
-    LEAST_RELATIVE_SIZE,
-    LEAST_SIZE_DIMENSIONS,
-    STRATA,
-    assemble,
-    locate,
-)
+from lesde_infer.assembly import LEAST_RELATIVE_SIZE, STRATA, assemble, locate
 from lesde_infer.interval_lengths import NEARBY, has_mixed_intervals
 from lesde_infer.model import Parameters, increment_density
 from lesde_infer.priors import ATTENUATION, NOISE_RATIO_SPREAD, NOISE_SPREAD
 from lesde_infer.statistics import compute_statistics
+from lesde_infer.step_sizes import FEW_STEPS, LEAST_SIZE_DIMENSIONS
 
 BURSTS = np.arange(24) // 2 * 50 + np.arange(24) % 2
 CASES = ["I", "R", "R hidden"]

@@ -20,6 +20,7 @@ from lesde_infer.pattern_model import (
 )
 from lesde_infer.snapshots import SnapshotReader
 from lesde_infer.statistics import compute_statistics
+from lesde_infer.step_sizes import step_sizes
 
 DEGREES = jnp.array([[3.0, 7.0]])
 
@@ -33,6 +34,7 @@ def draw_parameters(rng, data, *, mixed=False, size=0.05):
         attenuation=jnp.asarray((0.4 if mixed else 0.0) * rng.normal(size=(1, n_times))),
         degrees=DEGREES if mixed else jnp.array([[4.0, 4.0]]),
         interval_exponent=jnp.array([0.2 if mixed else 0.0]),
+        size_slope=jnp.array([[0.6, 1.1]]) if mixed else jnp.zeros((1, 2)),
     )
 
 
@@ -58,6 +60,8 @@ def test_density_is_that_of_all_contrasts(tmp_path, impact, layer, n_classes, n_
         reader = SnapshotReader(recording, layer, impact, "labels")
         snapshots = [reader.read(record)[1] for record in range(6)]
     data = pattern_data(statistics, mixed=mixed, drifting=drifting)
+    np.testing.assert_array_equal(data.relative_size, step_sizes(statistics).relative)
+    data = data._replace(relative_size=jnp.asarray(rng.uniform(-1.0, 2.0, size=5)))
     parameters = draw_parameters(rng, data, mixed=mixed)
     found = np.asarray(pattern_density(parameters, data).log_prob(data.increment_square))[0]
     matrices, basis = contrast_matrices(parameters, data), np.asarray(data.basis)
@@ -72,6 +76,8 @@ def test_density_is_that_of_all_contrasts(tmp_path, impact, layer, n_classes, n_
             phi = 1.0 if z == 0 else np.expm1(z) / z
             mean = mean + length / n_classes * phi * np.outer(matrices[t] @ coordinates, axis)
         mean = mean * np.exp(float(parameters.attenuation[0, t]) * x[t])
+        first, last = np.asarray(parameters.size_slope[0])
+        mean = mean * (1 + (first + (last - first) * x[t]) * float(data.relative_size[t]))
         increment = snapshots[t + 1].class_means - snapshots[t].class_means
         increment = increment - increment.mean(axis=0)
         exponent = float(parameters.interval_exponent[0])
@@ -195,8 +201,9 @@ def test_information_is_the_covariance_of_the_score(tmp_path, mixed):
     rng = np.random.default_rng(5)
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:
         data = pattern_data(compute_statistics(recording, "out", "R"), mixed=mixed, drifting=False)
-    data = data._replace(feedback=jnp.zeros_like(data.feedback))
-    variant = PatternVariant("constant", mixed=mixed)
+    sizes = jnp.asarray(rng.uniform(-1.0, 2.0, size=len(data.exposure)))
+    data = data._replace(feedback=jnp.zeros_like(data.feedback), relative_size=sizes)
+    variant = PatternVariant("constant", mixed=mixed, sized=True)
     values = prior_draw(variant, data, 3)
     values = {**values, "pattern": 0.5 * values["pattern"], "curve_weights": 0.3 * values["curve_weights"]}
     parameters = variant.parameters(values, data)

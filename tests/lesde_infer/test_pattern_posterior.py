@@ -32,6 +32,7 @@ def pattern_draws(tmp_path, entries, *, drifting=False, scale=1.0):
         attenuation=jnp.zeros((*shape[:2], 1, shape[2])),
         degrees=jnp.ones((*shape[:2], 1, 2)),
         interval_exponent=jnp.zeros((*shape[:2], 1)),
+        size_slope=jnp.zeros((*shape[:2], 1, 2)),
     )
     return PatternDraws.of(SampleRun({}, parameters, np.zeros((*shape[:2], 1, shape[2])), {}), data, statistics)
 
@@ -103,6 +104,8 @@ def test_a_matrix_survives_saving_and_is_simulated(recovered, tmp_path):
     loaded = li.load(result.save(tmp_path / "fit.nc"))
     assert loaded.settings == dataclasses.replace(result.settings, elasticity="matrix")
     assert set(loaded.posterior["E"].dims) == {"chain", "draw", "matrix_time", "class_to", "class_from"}
+    assert "size_slope" in loaded.posterior  # noise in ten dimensions tells its size
+    assert loaded.posterior["size_slope"].dims == ("chain", "draw")
     assert "gamma_kernel" in loaded.to_json()["curves"]
     rates = loaded.interval_rates(n_draws=20, seed=0)
     assert rates.pattern is not None

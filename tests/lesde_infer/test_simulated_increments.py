@@ -26,7 +26,7 @@ def repeat(data, interval):
     """Return data of one interval repeated."""
     time_first = {"lengths", "n_steps", "relative_length", "coordinates", "increments", "weight", "drift"}
     if isinstance(data, PatternData):
-        time_first |= {"feedback", "exposure"}
+        time_first |= {"feedback", "exposure", "relative_size"}
     fixed = {"is_number", "dimension", "reference", "is_rate", "relaxes", "prior", "n_classes", "basis", "spread"}
     changed = {}
     for name, value in data._asdict().items():
@@ -151,7 +151,7 @@ def test_pattern_increments_have_the_law_of_the_likelihood(tmp_path):
     with run.write(tmp_path / "run.h5") as recording:
         statistics = compute_statistics(recording, layer, impact)
     submodel = assemble(statistics, "gp", "matrix")[0]
-    data = repeat(submodel.data, 1)
+    data = repeat(submodel.data, 1)._replace(relative_size=jnp.full(N_ALIKE, 0.7))
     n_contrasts, n_entries = data.homogeneous.shape
     dimension = int(data.dimension[0])
     assert dimension > data.increments[0].size  # there is more than axes span
@@ -163,8 +163,9 @@ def test_pattern_increments_have_the_law_of_the_likelihood(tmp_path):
         attenuation=jnp.full((1, N_ALIKE), -0.3),
         degrees=jnp.full((1, 2), 3.0),
         interval_exponent=jnp.zeros(1),
+        size_slope=jnp.full((1, 2), 0.5),
     )
-    simulated = draw_increments(PatternVariant("gp", False), parameters, data, rng)
+    simulated = draw_increments(PatternVariant("gp", False, sized=True), parameters, data, rng)
     prediction = predict_pattern(parameters, data)
     mean, scale = np.asarray(prediction.directions[0] @ parameters.pattern.T), np.exp(float(prediction.log_noise[0, 0]))
 

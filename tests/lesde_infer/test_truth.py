@@ -363,6 +363,7 @@ class TestExplainedDrift:
         assert found.n_snapshots == 51
         assert found.matrix == pytest.approx(1.0, abs=5e-3)  # the mean over draws is not exactly C
         assert found.best_constant_matrix == pytest.approx(1.0)
+        assert found.held_out_constant_matrix == pytest.approx(1.0)
         late = impact[50:]
         assert found.homogeneous == pytest.approx(squared_cosine(CENTRING @ late, self.C @ late))
         assert found.homogeneous < 0.5
@@ -387,6 +388,18 @@ class TestExplainedDrift:
         assert found.best_constant_matrix == pytest.approx(1 - (residual**2).sum() / (rows**2).sum())
         assert found.matrix == pytest.approx(squared_cosine(self.C @ late, drift), abs=0.01)
         assert 0.1 < found.matrix < found.best_constant_matrix < 0.9
+        held_out = np.empty_like(drift)
+        for first in range(10):  # every tenth left out
+            kept = np.delete(np.arange(51), np.arange(first, 51, 10))
+            rows, columns = (v[kept].transpose(1, 0, 2).reshape(K, -1) for v in (drift, late))
+            held_out[first::10] = np.linalg.lstsq(columns.T, rows.T)[0].T @ late[first::10]
+        assert found.held_out_constant_matrix == pytest.approx(squared_cosine(held_out, drift))
+        assert found.held_out_constant_matrix < found.best_constant_matrix
+
+    def test_a_matrix_fitted_to_noise_alone_explains_nothing_that_was_held_out(self, tmp_path):
+        noise = np.random.default_rng(6).normal(size=(len(SNAPSHOTS), K, K))
+        found = self.explained(tmp_path, noise, impacts())
+        assert found.held_out_constant_matrix < 0.5 * found.best_constant_matrix
 
     def test_a_pattern_that_drifts_is_added_where_it_is(self, tmp_path):
         """From −C to C by its course: at M₀ = 0 the sign is that of x̃, and a constant matrix explains little."""
