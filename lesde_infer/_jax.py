@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # here and below: JAX leaves it untyped
+# Programs run in the thread that calls them. Fits have threads of their own, one a core; programs that wait in the pool
+# for parts of their own to be done there may fill it and wait for ever (github.com/jax-ml/jax/issues/25861).
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-untyped-call]
 
 
 def _keep_compiled_programs() -> None:

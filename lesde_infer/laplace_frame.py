@@ -65,7 +65,13 @@ def curvature_of(
 
         own = position[places]
         value, gradient = jax.value_and_grad(inside)(own)
-        return value, gradient, jax.hessian(inside)(own)
+
+        def column(direction: Float[Array, " own"]) -> Float[Array, " own"]:
+            return jax.jvp(jax.grad(inside), (own,), (direction,))[1]
+
+        # One column after the other: as lanes of one program they are large enough for XLA to spread their products
+        # over its pool of threads, and two such programs at a time have been seen to wait for each other for ever.
+        return value, gradient, jax.lax.map(column, jnp.eye(len(places)))
 
     return curvature
 

@@ -293,7 +293,7 @@ def test_class_means_that_stand_still_leave_everything_finite(tmp_path):
     still = still + shaken - class_means_of(shaken, run.labels)
     options = {"features": {"hidden": still}, "logits": None, "classifier": None}
     data, _ = locate(assemble(collapse(run, tmp_path / "run.h5", **options), "gp"), "contrast")
-    assert np.exp(data.log_length).max() < 1e-14
+    assert np.exp(data.log_length).max() < 1e-12  # rounding, of features of size one
     for field in ("increment", "increment_square", "log_length", "reference"):
         assert np.isfinite(getattr(data, field)).all(), field
     assert all(np.isfinite(leaf).all() for leaf in data.prior)
