@@ -6,6 +6,11 @@ Betancourt, Simpson, Vehtari & Gelman 2018, arXiv 1804.06788; Modrák et al. 202
 model, sampler, and all that lies between draws and printed numbers at once: a wrong sign, a scale mistaken, chains that
 miss a mode. It does not test whether the model is that of real training, which `lesde check` asks.
 
+Fits that miss a limit of the sampler are refused, and users never see their intervals; so ranks are those of the fits
+that meet all limits, and the others are counted, with the coverage of all beside. That does not bend the check: whether
+a fit meets its limits depends on the data and on the chains, and given the data the truth is a draw of the posterior
+like any other, whatever is decided by the data.
+
 The steps: `calibration_template` (design and priors), `simulated_increments` (truth and data), `calibrated_fit` (fit
 and ranks), `calibration_journal` (what is done is kept), `rank_statistics` (bands and verdicts).
 """
@@ -30,7 +35,7 @@ from lesde_infer.calibration_journal import CalibrationJournal
 from lesde_infer.calibration_template import Template
 from lesde_infer.concurrent_sampling import n_cores
 from lesde_infer.posterior import build_posterior
-from lesde_infer.rank_statistics import COVERAGE_LEVELS, RANKED_DRAWS, RankCheck, check_ranks
+from lesde_infer.rank_statistics import COVERAGE_LEVELS, RANKED_DRAWS, RankCheck, check_ranks, covered_share
 from lesde_infer.simulated_increments import simulate_run
 
 CHAINS, DRAWS, SIMULATIONS = 2, 400, 300
@@ -79,13 +84,24 @@ class Calibration:
 
     @property
     def unconverged(self) -> list[int]:
-        """Numbers of the simulations whose fit missed a limit; their ranks count all the same."""
+        """Numbers of the simulations whose fit missed a limit."""
         return [simulation.number for simulation in self.simulations if not simulation.converged]
 
     @cached_property
+    def reported(self) -> tuple[Simulation, ...]:
+        """Simulations whose fit would be reported, since it met all limits; all, where fewer than two did."""
+        converged = tuple(simulation for simulation in self.simulations if simulation.converged)
+        return converged if len(converged) > 1 else self.simulations
+
+    @cached_property
     def ranks(self) -> Int[np.ndarray, "simulation quantity"]:
-        """Rank of each truth among `RANKED_DRAWS` draws."""
-        return np.stack([simulation.rank for simulation in self.simulations])
+        """Rank of each truth among `RANKED_DRAWS` draws, in the fits that are reported."""
+        return np.stack([simulation.rank for simulation in self.reported])
+
+    def coverage_of_all(self, level: float) -> Float[np.ndarray, " quantity"]:
+        """Return coverage of central intervals in all fits, refused ones included."""
+        every = np.stack([simulation.rank for simulation in self.simulations])
+        return np.array([covered_share(ranks, level) for ranks in every.T])
 
     @cached_property
     def z_scores(self) -> Float[np.ndarray, "simulation quantity"]:
@@ -99,7 +115,7 @@ class Calibration:
         return 1.0 - (self._stack("sd") / self._stack("truth").std(axis=0, ddof=1)) ** 2
 
     def _stack(self, name: str) -> Float[np.ndarray, "simulation quantity"]:
-        return np.stack([getattr(simulation, name) for simulation in self.simulations])
+        return np.stack([getattr(simulation, name) for simulation in self.reported])
 
     @cached_property
     def checks(self) -> dict[str, QuantityCheck]:
@@ -121,7 +137,7 @@ class Calibration:
 
     def coverage_error(self, level: float) -> float:
         """Monte-Carlo standard error of the coverage of calibrated intervals."""
-        return float(np.sqrt(level * (1.0 - level) / len(self.simulations)))
+        return float(np.sqrt(level * (1.0 - level) / len(self.reported)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the machine-readable result: plain numbers, strings and lists."""
@@ -132,6 +148,7 @@ class Calibration:
             "unconverged": self.unconverged,
             "calibrated": not self.miscalibrated,
             "n_ranked_draws": RANKED_DRAWS,
+            "coverage90_of_all": dict(zip(self.quantities, self.coverage_of_all(0.9).tolist(), strict=True)),
             "coverage_error": {f"{level:g}": self.coverage_error(level) for level in COVERAGE_LEVELS},
             "quantities": {
                 name: {

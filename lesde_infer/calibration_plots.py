@@ -39,7 +39,7 @@ def plot_rank_ecdf(calibration: Calibration) -> Figure:
     n_rows = math.ceil(len(calibration.quantities) / PANELS_A_ROW)
     figure = Figure(figsize=(2.3 * PANELS_A_ROW, 1.9 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, PANELS_A_ROW, sharex=True, sharey=True, squeeze=False).ravel()
-    n = len(calibration.simulations)
+    n = len(calibration.reported)
     low, high = simultaneous_band(n, 1.0 - FALSE_ALARM / len(calibration.quantities))
     uniform = np.arange(1, RANKED_DRAWS + 1) / (RANKED_DRAWS + 1)
     for index, (name, check) in enumerate(calibration.checks.items()):

@@ -155,9 +155,10 @@ def show_calibration(result: "Calibration", console: "Console") -> None:
     errors = (f"± {100 * result.coverage_error(level):.1f}" for level in COVERAGE_LEVELS)
     table.add_row("Monte-Carlo error", *errors, "0 ± 1 is ideal", "", "", "")
     console.print(table)
-    missed = len(result.unconverged)
+    missed, least = len(result.unconverged), 100 * result.coverage_of_all(0.9).min()
     console.print(
-        f"{missed} of {len(result.simulations)} fits missed a limit of the sampler; they count all the same"
+        f"{missed} of {len(result.simulations)} fits missed a limit of the sampler and were left out, as such fits are "
+        f"refused; of all, 90 % intervals hold at least {least:.1f} % of the truths"
         if missed
         else "every fit met the limits of the sampler"
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -184,6 +185,30 @@ class TestResult:
         assert found["quantities"]["narrow"]["verdict"] == "too narrow"
         assert found["n_converged"] == 299
         assert not found["calibrated"]
+
+    def test_fits_that_are_refused_are_left_out_and_told(self):
+        right = made_up(300)
+        lost = tuple(
+            replace(simulation, converged=simulation.number % 4 > 0, rank=simulation.rank * (simulation.number % 4 > 0))
+            for simulation in right.simulations
+        )
+        result = Calibration(right.settings, right.quantities, lost)
+        assert len(result.unconverged) == 75
+        assert result.ranks.shape == (225, 2)
+        assert result.checks["right"].ranks.verdict == "calibrated"
+        assert result.checks["right"].ranks.coverage[0.9] == pytest.approx(0.9, abs=0.05)
+        assert result.coverage_of_all(0.9)[0] == pytest.approx(0.9 * 0.75, abs=0.05)
+        assert result.to_json()["coverage90_of_all"]["right"] == result.coverage_of_all(0.9)[0]
+
+    def test_what_is_refused_because_of_its_data_bends_no_ranks(self):
+        """θ ~ N(0, 1), y ~ N(θ, 1): ranks where y > 0.5 are uniform, though the truths there are no draws of N(0, 1)."""
+        rng = np.random.default_rng(5)
+        truth = rng.normal(size=4000)
+        data = truth + rng.normal(size=4000)
+        draws = data[:, None] / 2 + np.sqrt(0.5) * rng.normal(size=(4000, RANKED_DRAWS))
+        ranks = (draws < truth[:, None]).sum(axis=1)[data > 0.5]
+        assert truth[data > 0.5].mean() > 0.5
+        assert uniformity_p_value(ranks) > 0.01
 
     def test_pictures_are_drawn(self, tmp_path):
         from lesde_infer.calibration_plots import PICTURES, save_pictures
