@@ -201,7 +201,7 @@ class TestResult:
         assert result.to_json()["coverage90_of_all"]["right"] == result.coverage_of_all(0.9)[0]
 
     def test_what_is_refused_because_of_its_data_bends_no_ranks(self):
-        """θ ~ N(0, 1), y ~ N(θ, 1): ranks where y > 0.5 are uniform, though the truths there are no draws of N(0, 1)."""
+        """θ ~ N(0, 1), y ~ N(θ, 1): ranks where y > 0.5 are uniform, though truths there are no draws of N(0, 1)."""
         rng = np.random.default_rng(5)
         truth = rng.normal(size=4000)
         data = truth + rng.normal(size=4000)
