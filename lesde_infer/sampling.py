@@ -136,10 +136,10 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
 
 
 @lru_cache(maxsize=32)
-def _curvature(variant: Variant, layout: Layout) -> Callable[[Array, Any, Points], tuple[Array, Array, Array]]:
-    """Return the function that gives potential energy, gradient and Hessian at a position."""
+def _curvature(variant: Variant, layout: Layout) -> Callable[[Array, Any, Points], Array]:
+    """Return the function that gives the Hessian at a position."""
 
-    def curvature(position: Array, data: Any, points: Points) -> tuple[Array, Array, Array]:
+    def curvature(position: Array, data: Any, points: Points) -> Array:
         own = curvature_of(lambda flat: whitened_potential(variant, layout.unravel(flat), data, points), layout.small())
         return own(position)
 

@@ -23,10 +23,8 @@ def test_a_normal_posterior_becomes_a_standard_normal(condition):
     rng = np.random.default_rng(0)
     mean, covariance = rng.normal(size=4), random_covariance(rng, 4, condition)
     taken = np.ones(4, dtype=bool)
-    frame = laplace_frame(
-        jax.jit(curvature_of(normal_potential(mean, covariance), taken)), jnp.asarray(rng.normal(size=4)), taken
-    )
-    np.testing.assert_allclose(frame.centre, mean, atol=1e-8)
+    frame = laplace_frame(jax.jit(curvature_of(normal_potential(mean, covariance), taken)), jnp.asarray(mean), taken)
+    np.testing.assert_array_equal(frame.centre, mean)
     np.testing.assert_allclose(frame.root @ frame.root.T, covariance, rtol=1e-6, atol=1e-10)
     x = rng.normal(size=(5, 4))
     potentials = [normal_potential(mean, covariance)(position) for position in frame.position(x)]
@@ -36,7 +34,7 @@ def test_a_normal_posterior_becomes_a_standard_normal(condition):
 def test_flat_directions_do_not_lead_far_away():
     taken = np.ones(2, dtype=bool)
     frame = laplace_frame(jax.jit(curvature_of(lambda x: 0.5 * x[0] ** 2, taken)), jnp.array([1.0, 3.0]), taken)
-    np.testing.assert_allclose(frame.centre, [0.0, 3.0])
+    np.testing.assert_array_equal(frame.centre, [1.0, 3.0])
     np.testing.assert_allclose(np.sort(np.linalg.norm(frame.root, axis=0)), [1.0, LEAST_CURVATURE**-0.5])
 
 
@@ -54,19 +52,12 @@ def test_coordinates_that_are_not_taken_stay_as_they_are():
     np.testing.assert_allclose(own @ own.T, given, rtol=1e-8)
 
 
-def test_a_potential_that_is_not_a_number_leaves_the_start():
+def test_a_potential_that_is_not_a_number_leaves_coordinates_as_they_are():
     taken = np.ones(2, dtype=bool)
     start = jnp.array([0.5, -0.5])
     frame = laplace_frame(jax.jit(curvature_of(lambda x: jnp.sqrt(-1.0 - x @ x), taken)), start, taken)
     np.testing.assert_array_equal(frame.centre, start)
     np.testing.assert_array_equal(frame.root, np.eye(2))
-
-
-def test_newton_finds_the_mode_of_what_is_not_normal():
-    taken = np.ones(1, dtype=bool)
-    frame = laplace_frame(jax.jit(curvature_of(lambda x: jnp.exp(x[0]) - 3.0 * x[0], taken)), jnp.array([-4.0]), taken)
-    assert frame.centre[0] == pytest.approx(np.log(3.0), abs=1e-3)
-    assert frame.root[0, 0] ** -2 == pytest.approx(3.0, rel=1e-2)
 
 
 def test_positions_have_leading_axes():
