@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
+    from lesde_infer.forecast import forecast
+    from lesde_infer.forecast_result import Forecast
     from lesde_infer.inference import ConvergenceError, fit
     from lesde_infer.model_choice import (
         DriftComparison,
@@ -29,6 +31,7 @@ __all__ = [
     "ConvergenceError",
     "DriftComparison",
     "Fit",
+    "Forecast",
     "InputError",
     "Moments",
     "PredictionError",
@@ -44,6 +47,7 @@ __all__ = [
     "estimate_moments",
     "expected_log_predictive_density",
     "fit",
+    "forecast",
     "load",
     "simulate",
     "write_report",
@@ -56,6 +60,7 @@ _HOMES = {
     "ConvergenceError": "lesde_infer.inference",
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
+    "Forecast": "lesde_infer.forecast_result",
     "InputError": "data_tools.errors",
     "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
@@ -70,6 +75,7 @@ _HOMES = {
     "estimate_moments": "lesde_infer.moments",
     "expected_log_predictive_density": "lesde_infer.model_choice",
     "fit": "lesde_infer.inference",
+    "forecast": "lesde_infer.forecast",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",
     "write_report": "lesde_infer.report",

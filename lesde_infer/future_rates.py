@@ -1,0 +1,173 @@
+"""What drives the future of a run: extrapolated rates, and noise whose size is drawn anew.
+
+Rates and noise scales are those of `lesde_infer.extrapolation` in the middle of each interval to come, one set for each
+posterior draw. What of an interval is latent in the model is drawn from the model: the factor λ of each stratum's noise
+variance, λ ~ InverseGamma(ν/2, ν/2), the scatter of the growth of deviations, of the pull and of the log variance of
+individual noise around their curves. (A replication, `lesde_infer.replication`, keeps what these were instead.)
+
+Intervals to come are taken to be like the long ones of the record: ν and the scaling of noise with an interval's steps,
+n^ω, are those of its own number of steps, as learned from a recording in bursts.
+
+Noise along the impact has its scale in units of the noise across it in the same interval (`lesde_infer.assembly`): of
+the interval's own, λ included, or where that moves in few dimensions of what is usual around.
+
+tests/lesde_infer/test_future_rates.py checks moments and quantiles of what is drawn against the model's.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from lesde_infer._jax import jnp
+from lesde_infer.assembly import LEAST_SIZE_DIMENSIONS
+from lesde_infer.extrapolation import chosen_draws, continue_curves, continued_design
+from lesde_infer.future_grid import FutureGrid
+from lesde_infer.interval_lengths import MIXED_LENGTH_RATIO
+from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.model import interval_degrees
+from lesde_infer.replication import across
+
+if TYPE_CHECKING:
+    from lesde_infer.fit_result import Fit
+
+LARGEST_LOG_SD = 350.0  # of noise: beyond it a path has left the range of numbers anyway
+LARGEST_RATE = 1e150
+RECENT_INTERVALS = 20  # of the record's end: what is usual of noise across the impact
+
+
+def future_rates(fit: "Fit", grid: FutureGrid, n_draws: int, seed: int) -> IntervalRates:
+    """Draw what drives each interval to come, for posterior draws spread evenly over the chains.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a prefix, with a horizon no earlier than the grid's end.
+    grid : FutureGrid
+        Points in time that paths will pass.
+    n_draws, seed : int
+        Number of draws, and seed of all that is drawn anew.
+
+    Raises
+    ------
+    InputError
+        If the fit has no horizon, or an earlier one.
+    """
+    drawn = _Drawn(fit, grid, n_draws, seed)
+    strata, curves = drawn.strata, drawn.curves
+    own, has_across = ("" if "growth" in strata else "_along"), "growth_across" in strata
+    class_factor = drawn.factor("class_noise" if "class_noise" in strata else "contrast")
+    class_scale = curves["class_scale"] * drawn.of_steps("class_noise" if "class_noise" in strata else "contrast")
+    class_sd = class_scale * drawn.root * class_factor
+    impact_sd = class_sd
+    if "class_noise" in strata:
+        across_sd = drawn.noise_across(class_sd, class_factor)
+        impact_sd = curves["impact_scale"] * drawn.of_steps("contrast") * across_sd * drawn.factor("contrast")
+    global_sd = curves["global_scale"] * drawn.of_steps("shared") * drawn.root * drawn.factor("shared")
+    pattern = drawn.pattern() if "pattern_scale" in curves else None
+    gamma = curves["gamma"] if pattern is None else np.einsum("dtkk->dt", pattern) / (fit.n_classes - 1)
+    gaussian = np.full(len(gamma), np.inf)  # factors are in the scales already, interval by interval
+    return IntervalRates(
+        gamma=_bounded(gamma),
+        pattern=pattern,
+        global_rate=_bounded(curves["global_rate"]),
+        kappa=drawn.measured_rate(f"growth{own}", "kappa", "growth_scatter"),
+        kappa_across=drawn.measured_rate("growth_across", "kappa_across", "growth_scatter_across")
+        if has_across
+        else None,
+        pull=drawn.measured_rate("pull", "pull", "pull_scatter") if "pull" in strata else None,
+        global_sd=_bounded(global_sd),
+        class_sd=_bounded(class_sd),
+        impact_sd=_bounded(impact_sd),
+        individual_sd=drawn.individual_sd(own),
+        individual_sd_across=drawn.individual_sd("_across") if has_across else None,
+        global_dof=gaussian,
+        class_dof=gaussian,
+        impact_dof=gaussian,
+        individual_dof=gaussian,
+    )
+
+
+class _Drawn:
+    """What the intervals' drives are made of; random numbers are drawn in the order of the calls."""
+
+    def __init__(self, fit: "Fit", grid: FutureGrid, n_draws: int, seed: int) -> None:
+        self._fit, self._grid, self._n_draws = fit, grid, n_draws
+        self.curves = continue_curves(fit, grid.midpoints, n_draws)
+        self._draws = chosen_draws(fit.posterior.to_dataset(), n_draws)
+        self._constant = fit.data["constant_data"].to_dataset()
+        self.strata: set[str] = set(self._constant["stratum"].to_numpy().tolist())
+        self._rng = np.random.default_rng([seed, 2])
+        self.root = np.sqrt(grid.lengths)
+        recorded = self._constant["n_steps"].to_numpy()
+        self._is_mixed = "interval_exponent" in self._draws
+        self._relative_steps = grid.n_steps / recorded.max()
+        relative = np.log(grid.n_steps / recorded.min()) / np.log(max(recorded.max() / recorded.min(), 1 + 1e-9))
+        self._relative_length = np.clip(relative, 0.0, 1.0)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._draws.sizes["sample"], len(self._grid.lengths)
+
+    def of_steps(self, stratum: str) -> Float[np.ndarray, "draw time"]:
+        """n^ω relative to the longest interval of the record."""
+        if not self._is_mixed:
+            return np.ones(self._shape)
+        return self._relative_steps ** self._draws["interval_exponent"].sel(stratum=stratum).to_numpy()[:, None]
+
+    def factor(self, stratum: str) -> Float[np.ndarray, "draw time"]:
+        """√λ of new intervals."""
+        degrees = self._draws["degrees"].sel(stratum=stratum).to_numpy()
+        if self._is_mixed:
+            nu = np.asarray(interval_degrees(jnp.asarray(degrees), jnp.asarray(self._relative_length)))
+        else:
+            nu = np.broadcast_to(degrees[:, None], self._shape)
+        return np.sqrt(nu / np.maximum(self._rng.chisquare(nu), np.finfo(np.float64).tiny))
+
+    def noise_across(
+        self, class_sd: Float[np.ndarray, "draw time"], factor: Float[np.ndarray, "draw time"]
+    ) -> Float[np.ndarray, "draw time"]:
+        """Return the noise across the impact that noise along it is in units of: with its factor, or what is usual.
+
+        What is usual, relative to the scale, is the median over the last long intervals of the record.
+        """
+        if float(self._constant["dimension"].sel(stratum="class_noise")) + 1.0 > LEAST_SIZE_DIMENSIONS:
+            return class_sd
+        n_steps = self._constant["n_steps"].to_numpy()
+        recent = self._draws.isel(time=np.flatnonzero(n_steps * MIXED_LENGTH_RATIO > n_steps.max())[-RECENT_INTERVALS:])
+        at = continue_curves(self._fit, recent["time"].to_numpy(), self._n_draws)
+        unit = recent["impact_scale"].to_numpy() / at["impact_scale"]
+        usual = np.median(unit / recent["class_scale"].to_numpy(), axis=1)
+        return usual[:, None] * class_sd / factor
+
+    def _scatter(self, stratum: str, scale: str) -> Float[np.ndarray, "draw time"]:
+        return self.curves[scale] * self.factor(stratum) * self._rng.normal(size=self._shape)
+
+    def measured_rate(self, stratum: str, location: str, scale: str) -> Float[np.ndarray, "draw time"]:
+        """Return a rate that is measured once an interval, with its scatter."""
+        scatter = self._scatter(stratum, scale) * self.of_steps(stratum) / self.root
+        return _bounded(self.curves[location] + scatter)
+
+    def individual_sd(self, suffix: str) -> Float[np.ndarray, "draw time"]:
+        """Return the individual noise of each interval, with its scatter."""
+        stratum = f"individual{suffix}"
+        log_sd = self.curves[f"individual_log_variance{across(suffix)}"] / 2.0
+        log_sd = log_sd + self._scatter(stratum, f"individual_scatter{across(suffix)}") / 2.0
+        log_sd = log_sd + np.log(self.of_steps(stratum)) + np.log(self.root)
+        return np.exp(np.clip(log_sd, -LARGEST_LOG_SD, LARGEST_LOG_SD))
+
+    def pattern(self) -> Float[np.ndarray, "draw time class_to class_from"]:
+        """Return C(t) of each interval (`lesde_infer.pattern_model`)."""
+        patterns = self._draws["contrast_pattern"].to_numpy()[:, None]
+        if "contrast_pattern_drift" in self._draws:
+            last = self._draws["time"].to_numpy()[-1:]
+            x = np.asarray(continued_design(self._fit, self._grid.midpoints).trend[:, 1])
+            x_last = float(continued_design(self._fit, last).trend[0, 1])
+            drift = x - x_last + float(self._constant["pattern_drift"][-1])
+            patterns = patterns + drift[None, :, None, None] * self._draws["contrast_pattern_drift"].to_numpy()[:, None]
+        return self.curves["pattern_scale"][:, :, None, None] * patterns
+
+
+def _bounded(values: Float[np.ndarray, "draw time"]) -> Float[np.ndarray, "draw time"]:
+    """Keep numbers finite: paths that they would drive leave the range of numbers, and are counted, all the same."""
+    return np.clip(values, -LARGEST_RATE, LARGEST_RATE)
