@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
-    from lesde_infer.forecast import forecast
     from lesde_infer.forecast_result import Forecast
+    from lesde_infer.forecasting import forecast
     from lesde_infer.inference import ConvergenceError, fit
     from lesde_infer.model_choice import (
         DriftComparison,
@@ -75,7 +75,7 @@ _HOMES = {
     "estimate_moments": "lesde_infer.moments",
     "expected_log_predictive_density": "lesde_infer.model_choice",
     "fit": "lesde_infer.inference",
-    "forecast": "lesde_infer.forecast",
+    "forecast": "lesde_infer.forecasting",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",
     "write_report": "lesde_infer.report",

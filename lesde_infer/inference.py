@@ -103,7 +103,7 @@ def fit(
         dense against its memory (`lesde_infer.momentum`).
     horizon : float, optional
         Time, in the unit of ``time``, up to which curves reach: they can then be continued beyond the last record
-        fitted (`lesde_infer.forecast`). The priors of Gaussian processes are stretched with them.
+        fitted (`lesde_infer.forecasting`). The priors of Gaussian processes are stretched with them.
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int

@@ -64,7 +64,7 @@ def forecast(
     beside metrics staying as they are (persistence) and going on as they went (linearly in log t).
     """
     check_outputs([json, plot], inputs=[file], force=force)
-    from lesde_infer.forecast import forecast as run_forecast
+    from lesde_infer.forecasting import forecast as run_forecast
 
     with progress_bars() as show:
         result = run_forecast(
@@ -130,8 +130,8 @@ def show_forecast(result: dict[str, Any], console: "Console") -> None:
     lean = result["prior_weight"]
     ratios = next(iter(lean["posterior_to_prior_sd"].values()))
     console.print(
-        f"extrapolated             {lean['log_time_extrapolated']:.0%} of log time; posterior over prior sd of the rate "
-        f"of separation {ratios['at']:.2f} at the start, {ratios['horizon']:.2f} at the horizon"
+        f"extrapolated             {lean['log_time_extrapolated']:.0%} of log time; posterior over prior sd of the "
+        f"rate of separation {ratios['at']:.2f} at the start, {ratios['horizon']:.2f} at the horizon"
     )
     if result["n_failed_draws"]:
         console.print(f"left out                 {result['n_failed_draws']} paths that diverged")
