@@ -144,3 +144,43 @@ def move(
     if rates.pull is not None and push is not None:
         moved = moved + rates.pull * length * push
     return moved if noise is None else moved + jnp.tensordot(rates.sd, noise, axes=1)
+
+
+def move_along_with(
+    parts: Float[Array, "part feature sample"],
+    rates: DeviationRates,
+    length: Float[Array, ""],
+    *,
+    stretch: Float[Array, ""],
+    push: Float[Array, "part feature sample"] | None,
+    noise: Float[Array, "part feature sample"] | None,
+) -> Float[Array, "feature sample"]:
+    """Return the deviations after an interval in which they are stretched along with the class means.
+
+    Each part is moved by ηΔq° and noise, then scaled so that its root mean square has grown by e^{κΔ} times
+    ``stretch``: κ is the growth of a part relative to that of the contrasts, and σ, relative to the part's own root
+    mean square, says how far noise reshuffles the samples. A part that is zero stays zero.
+
+    Parameters
+    ----------
+    parts, rates, length, noise
+        As in `move`.
+    push : array, shape (part, feature, sample), or None
+        Parts of q°.
+    stretch : array, scalar
+        Factor by which the contrasts have grown.
+    """
+
+    def size(values: Float[Array, "part feature sample"]) -> Float[Array, "part 1 1"]:
+        return jnp.sqrt(jnp.mean(values**2, axis=(1, 2), keepdims=True))
+
+    def share(values: Float[Array, "part 1 1"], by: Float[Array, "part 1 1"]) -> Float[Array, "part 1 1"]:
+        return jnp.where(by > 0, values / jnp.where(by > 0, by, 1.0), 0.0)
+
+    before, moved = size(parts), parts
+    if rates.pull is not None and push is not None:
+        moved = moved + rates.pull * length * push
+    if noise is not None:
+        moved = moved + rates.sd[:, None, None] * share(before, size(noise)) * noise
+    target = before * stretch * growth(rates.kappa * length)[:, None, None]
+    return jnp.sum(moved * share(target, size(moved)), axis=0)

@@ -36,6 +36,8 @@ class ForecastSamples:
         Classes by the fit's grouping, as recorded, and the same numbered 0..K−1 without gaps.
     given_labels : array, shape (sample,)
         What they are trained as.
+    all_groups : array, shape (recorded,)
+        Class of every recorded sample, numbered likewise.
     n_classes : int
         K.
     has_classifier : bool
@@ -51,6 +53,7 @@ class ForecastSamples:
     labels: Int[np.ndarray, " sample"]
     groups: Int[np.ndarray, " sample"]
     given_labels: Int[np.ndarray, " sample"]
+    all_groups: Int[np.ndarray, " recorded"]
     n_classes: int
     has_classifier: bool
     held: tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
@@ -81,6 +84,7 @@ class ForecastSamples:
             labels=labels[samples],
             groups=groups[samples],
             given_labels=recording.given_labels[samples],
+            all_groups=groups,
             n_classes=fit.n_classes,
             has_classifier=not is_logits and found is not None,
             held=held,

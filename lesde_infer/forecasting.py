@@ -27,6 +27,7 @@ from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
 from lesde_infer.dynamics import simulate_records
 from lesde_infer.extrapolation import PriorWeight, prior_weight
+from lesde_infer.fitted_run import check_same_run
 from lesde_infer.forecast_result import Forecast
 from lesde_infer.forecast_samples import ForecastSamples
 from lesde_infer.forecast_scores import LATE_SHARE, LOGARITHMIC, SHARES, log_linear_extrapolation, score, scored
@@ -43,6 +44,7 @@ from lesde_infer.predictive import (
     separable_share,
 )
 from lesde_infer.snapshots import Grouping
+from lesde_infer.stretching import measure_stretching
 from lesde_infer.time_axis import TimeChoice
 
 if TYPE_CHECKING:
@@ -143,19 +145,61 @@ def forecast(
         allow_unconverged=allow_unconverged,
         progress=progress,
     )
+    return continue_fit(
+        fitted,
+        path,
+        horizon=int(planned.steps[-1]),
+        n_draws=n_draws,
+        n_times=n_times,
+        max_samples_per_class=max_samples_per_class,
+    )
+
+
+def continue_fit(
+    fit: "Fit",
+    path: str | os.PathLike[str],
+    *,
+    horizon: int | None = None,
+    n_draws: int = 100,
+    n_times: int = 6,
+    max_samples_per_class: int = 200,
+) -> Forecast:
+    """Forecast what follows the records of a fit that was made with a ``horizon``.
+
+    Parameters
+    ----------
+    fit : Fit
+    path : path
+        The recording that was fitted; records after the last fitted one are looked at for scores alone.
+    horizon, n_draws, n_times, max_samples_per_class
+        As of `forecast`.
+
+    Raises
+    ------
+    InputError
+        If the fit has no horizon or an earlier one, or the recording is another.
+    PredictionError
+        As of `forecast`.
+    """
     with Recording(path) as recording:
-        return _continue(fitted, recording, int(planned.steps[-1]), n_draws, n_times, max_samples_per_class)
+        labels = recording.labels if fit.settings.group == "labels" else recording.given_labels
+        check_same_run(fit, recording, labels)
+        return _continue(fit, recording, horizon, n_draws, n_times, max_samples_per_class)
 
 
 def _continue(
-    fit: "Fit", recording: Recording, horizon: int, n_draws: int, n_times: int, max_samples_per_class: int
+    fit: "Fit", recording: Recording, horizon: int | None, n_draws: int, n_times: int, max_samples_per_class: int
 ) -> Forecast:
     """Simulate and measure what follows the record that a fit ends with."""
     seed, start = fit.settings.seed, int(fit.interval_starts[-1]) + 1
     grid = future_grid(recording, start, horizon, fit.settings.time)
     samples = ForecastSamples.of(fit, recording, start, max_samples_per_class, seed)
     chosen, metrics = grid.chosen(n_times), samples.metrics
-    rates = future_rates(fit, grid, n_draws, seed)
+    by_parts = fit.settings.within == "spanned"
+    stretching = measure_stretching(
+        recording, samples.layer, samples.all_groups, fit.times[: start + 1], by_parts=by_parts
+    )
+    rates = future_rates(fit, grid, stretching, n_draws, seed)
     stride = max(1, rates.n_draws // SLOW_METRIC_DRAWS)
     quick = tuple(name for name in metrics if name != "linear_accuracy")
     measured = []
@@ -233,6 +277,7 @@ def _paths(
             n_classes=fit.n_classes,
             classifier=classifier,
             class_frequencies=fit.settings.class_frequencies,
+            stretched=True,
         )
         in_range = (np.abs(simulated) < largest).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

@@ -1,9 +1,11 @@
 """What drives the future of a run: extrapolated rates, and noise whose size is drawn anew.
 
-Rates and noise scales are those of `lesde_infer.extrapolation` in the middle of each interval to come, one set for each
-posterior draw. What of an interval is latent in the model is drawn from the model: the factor λ of each stratum's noise
-variance, λ ~ InverseGamma(ν/2, ν/2), the scatter of the growth of deviations, of the pull and of the log variance of
-individual noise around their curves. (A replication, `lesde_infer.replication`, keeps what these were instead.)
+Rates and noise scales of class means are those of `lesde_infer.extrapolation` in the middle of each interval to come,
+one set for each posterior draw, and the factor λ of each stratum's noise variance is drawn from the model,
+λ ~ InverseGamma(ν/2, ν/2). (A replication, `lesde_infer.replication`, keeps what it was instead.) A noise scale is held
+to the largest that the same draw has anywhere in the record, and a pull likewise: their priors allow for changes by
+orders of magnitude, and a single draw of noise larger than any that was seen would decide where a path ends. Deviations
+are stretched along with the contrasts (`lesde_infer.stretching`).
 
 Intervals to come are taken to be like the long ones of the record: ν and the scaling of noise with an interval's steps,
 n^ω, are those of its own number of steps, as learned from a recording in bursts.
@@ -26,17 +28,16 @@ from lesde_infer.future_grid import FutureGrid
 from lesde_infer.interval_lengths import MIXED_LENGTH_RATIO
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.model import interval_degrees
-from lesde_infer.replication import across
+from lesde_infer.stretching import Stretching
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
-LARGEST_LOG_SD = 350.0  # of noise: beyond it a path has left the range of numbers anyway
 LARGEST_RATE = 1e150
 RECENT_INTERVALS = 20  # of the record's end: what is usual of noise across the impact
 
 
-def future_rates(fit: "Fit", grid: FutureGrid, n_draws: int, seed: int) -> IntervalRates:
+def future_rates(fit: "Fit", grid: FutureGrid, stretching: Stretching, n_draws: int, seed: int) -> IntervalRates:
     """Draw what drives each interval to come, for posterior draws spread evenly over the chains.
 
     Parameters
@@ -45,8 +46,16 @@ def future_rates(fit: "Fit", grid: FutureGrid, n_draws: int, seed: int) -> Inter
         Of a prefix, with a horizon no earlier than the grid's end.
     grid : FutureGrid
         Points in time that paths will pass.
+    stretching : Stretching
+        How deviations moved relative to contrasts.
     n_draws, seed : int
         Number of draws, and seed of all that is drawn anew.
+
+    Returns
+    -------
+    IntervalRates
+        Of deviations κ is relative to the growth of contrasts and noise to their size, for `simulate_records` with
+        ``stretched``.
 
     Raises
     ------
@@ -54,33 +63,32 @@ def future_rates(fit: "Fit", grid: FutureGrid, n_draws: int, seed: int) -> Inter
         If the fit has no horizon, or an earlier one.
     """
     drawn = _Drawn(fit, grid, n_draws, seed)
-    strata, curves = drawn.strata, drawn.curves
-    own, has_across = ("" if "growth" in strata else "_along"), "growth_across" in strata
-    class_factor = drawn.factor("class_noise" if "class_noise" in strata else "contrast")
-    class_scale = curves["class_scale"] * drawn.of_steps("class_noise" if "class_noise" in strata else "contrast")
-    class_sd = class_scale * drawn.root * class_factor
+    strata = drawn.strata
+    across = "class_noise" if "class_noise" in strata else "contrast"
+    class_factor = drawn.factor(across)
+    class_sd = drawn.held("class_scale") * drawn.of_steps(across) * drawn.root * class_factor
     impact_sd = class_sd
     if "class_noise" in strata:
-        across_sd = drawn.noise_across(class_sd, class_factor)
-        impact_sd = curves["impact_scale"] * drawn.of_steps("contrast") * across_sd * drawn.factor("contrast")
-    global_sd = curves["global_scale"] * drawn.of_steps("shared") * drawn.root * drawn.factor("shared")
-    pattern = drawn.pattern() if "pattern_scale" in curves else None
-    gamma = curves["gamma"] if pattern is None else np.einsum("dtkk->dt", pattern) / (fit.n_classes - 1)
+        unit = drawn.noise_across(class_sd, class_factor)
+        impact_sd = drawn.curves["impact_scale"] * drawn.of_steps("contrast") * unit * drawn.factor("contrast")
+    global_sd = drawn.held("global_scale") * drawn.of_steps("shared") * drawn.root * drawn.factor("shared")
+    pattern = drawn.pattern() if "pattern_scale" in drawn.curves else None
+    gamma = drawn.curves["gamma"] if pattern is None else np.einsum("dtkk->dt", pattern) / (fit.n_classes - 1)
+    kappa, individual_sd = drawn.deviations(stretching)
+    by_parts = kappa.shape[1] > 1
     gaussian = np.full(len(gamma), np.inf)  # factors are in the scales already, interval by interval
     return IntervalRates(
         gamma=_bounded(gamma),
         pattern=pattern,
-        global_rate=_bounded(curves["global_rate"]),
-        kappa=drawn.measured_rate(f"growth{own}", "kappa", "growth_scatter"),
-        kappa_across=drawn.measured_rate("growth_across", "kappa_across", "growth_scatter_across")
-        if has_across
-        else None,
-        pull=drawn.measured_rate("pull", "pull", "pull_scatter") if "pull" in strata else None,
+        global_rate=_bounded(drawn.curves["global_rate"]),
+        kappa=kappa[:, 0],
+        kappa_across=kappa[:, 1] if by_parts else None,
+        pull=drawn.held("pull") if "pull" in strata else None,
         global_sd=_bounded(global_sd),
         class_sd=_bounded(class_sd),
         impact_sd=_bounded(impact_sd),
-        individual_sd=drawn.individual_sd(own),
-        individual_sd_across=drawn.individual_sd("_across") if has_across else None,
+        individual_sd=individual_sd[:, 0],
+        individual_sd_across=individual_sd[:, 1] if by_parts else None,
         global_dof=gaussian,
         class_dof=gaussian,
         impact_dof=gaussian,
@@ -140,21 +148,22 @@ class _Drawn:
         usual = np.median(unit / recent["class_scale"].to_numpy(), axis=1)
         return usual[:, None] * class_sd / factor
 
-    def _scatter(self, stratum: str, scale: str) -> Float[np.ndarray, "draw time"]:
-        return self.curves[scale] * self.factor(stratum) * self._rng.normal(size=self._shape)
+    def held(self, name: str) -> Float[np.ndarray, "draw time"]:
+        """Return a curve, held to the largest size that the same draw has in the record."""
+        largest = np.abs(self._draws[name].to_numpy()).max(axis=1, keepdims=True)
+        return np.clip(self.curves[name], -largest, largest)
 
-    def measured_rate(self, stratum: str, location: str, scale: str) -> Float[np.ndarray, "draw time"]:
-        """Return a rate that is measured once an interval, with its scatter."""
-        scatter = self._scatter(stratum, scale) * self.of_steps(stratum) / self.root
-        return _bounded(self.curves[location] + scatter)
-
-    def individual_sd(self, suffix: str) -> Float[np.ndarray, "draw time"]:
-        """Return the individual noise of each interval, with its scatter."""
-        stratum = f"individual{suffix}"
-        log_sd = self.curves[f"individual_log_variance{across(suffix)}"] / 2.0
-        log_sd = log_sd + self._scatter(stratum, f"individual_scatter{across(suffix)}") / 2.0
-        log_sd = log_sd + np.log(self.of_steps(stratum)) + np.log(self.root)
-        return np.exp(np.clip(log_sd, -LARGEST_LOG_SD, LARGEST_LOG_SD))
+    def deviations(
+        self, stretching: Stretching
+    ) -> tuple[Float[np.ndarray, "draw part time"], Float[np.ndarray, "draw part time"]]:
+        """Draw the growth of each part relative to contrasts, per unit of time, and its noise relative to its size."""
+        start = self._fit.times[0]
+        log_time = np.diff(np.log(self._grid.times - start))
+        walk = stretching.draw_walk(self._shape[0], self._rng)[:, :, None] * np.sqrt(log_time)
+        growth = walk * self._rng.normal(size=walk.shape)
+        # A pattern with noise of relative size σ is alike to what it was with a cosine of (1 + σ²)^−1/2.
+        noise = np.sqrt(np.expm1(2.0 * stretching.forgetting[:, None] * log_time))
+        return growth / self._grid.lengths, np.broadcast_to(noise, growth.shape)
 
     def pattern(self) -> Float[np.ndarray, "draw time class_to class_from"]:
         """Return C(t) of each interval (`lesde_infer.pattern_model`)."""
