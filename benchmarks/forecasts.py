@@ -3,7 +3,7 @@
     python benchmarks/forecasts.py [--data ../shared/data] [--work DIR] [--only NAME …] [--at 0.3 0.5] [--fit-only]
 
 Each prefix is fitted with the defaults of `lesde forecast` (impact R, logits, grouping by `labels`) and its fit kept in
-the work folder, so that a run that was broken off goes on where it was, and forecasts can be made again without fitting.
+the work folder: a run that was broken off goes on where it was, and forecasts can be made again without fitting.
 Results go to benchmarks/results/forecasts.json and .md.
 """
 

@@ -89,7 +89,7 @@ def test_horizons_that_are_refused():
     for horizon in (300, 100, -5):
         with pytest.raises(InputError, match=f"horizon: step {horizon} is not after step 300"):
             future_grid(recording(EVEN), 6, horizon, "recorded")
-    with pytest.raises(InputError, match=r"ends at step 1000; say how far to forecast \(--horizon\)"):
+    with pytest.raises(InputError, match=r"ends at step 1000; say how far to forecast \(--horizon STEP\)"):
         future_grid(recording(EVEN), 20, None, "recorded")
 
 
