@@ -152,6 +152,7 @@ def move_along_with(
     length: Float[Array, ""],
     *,
     stretch: Float[Array, ""],
+    axes: Float[Array, "axis feature"] | None,
     push: Float[Array, "part feature sample"] | None,
     noise: Float[Array, "part feature sample"] | None,
 ) -> Float[Array, "feature sample"]:
@@ -159,7 +160,9 @@ def move_along_with(
 
     Each part is moved by ηΔq° and noise, then scaled so that its root mean square has grown by e^{κΔ} times
     ``stretch``: κ is the growth of a part relative to that of the contrasts, and σ, relative to the part's own root
-    mean square, says how far noise reshuffles the samples. A part that is zero stays zero.
+    mean square, says how far noise reshuffles the samples. Along the axes noise has the covariance of the deviations
+    themselves, over all classes: it forgets which sample lies where, not in which directions samples lie. A part that
+    is zero stays zero.
 
     Parameters
     ----------
@@ -169,6 +172,8 @@ def move_along_with(
         Parts of q°.
     stretch : array, scalar
         Factor by which the contrasts have grown.
+    axes : array, shape (axis, feature), or None
+        Those by which parts were split.
     """
 
     def size(values: Float[Array, "part feature sample"]) -> Float[Array, "part 1 1"]:
@@ -181,6 +186,18 @@ def move_along_with(
     if rates.pull is not None and push is not None:
         moved = moved + rates.pull * length * push
     if noise is not None:
+        if axes is not None:
+            noise = noise.at[0].set(_coloured(noise[0], parts[0], axes))
         moved = moved + rates.sd[:, None, None] * share(before, size(noise)) * noise
     target = before * stretch * growth(rates.kappa * length)[:, None, None]
     return jnp.sum(moved * share(target, size(moved)), axis=0)
+
+
+def _coloured(
+    noise: Float[Array, "feature sample"], part: Float[Array, "feature sample"], axes: Float[Array, "axis feature"]
+) -> Float[Array, "feature sample"]:
+    """Give noise along the axes, alike in all of their directions, the covariance that a part has there."""
+    coordinates = axes @ part
+    values, vectors = jnp.linalg.eigh(coordinates @ coordinates.T)
+    root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
+    return axes.T @ (root @ (axes @ noise))

@@ -290,7 +290,10 @@ def _run_draw(
             return after, move(parts, own, length, push=push, noise=individual_noise)
         pushed = None if push is None else split(push, axes)
         stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
-        return after, move_along_with(parts, own, length, stretch=stretch, push=pushed, noise=individual_noise)
+        moved_parts = move_along_with(
+            parts, own, length, stretch=stretch, axes=axes, push=pushed, noise=individual_noise
+        )
+        return after, moved_parts
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state
