@@ -57,6 +57,11 @@ def outcome(result: Fit, path: Path) -> dict[str, Any]:
     return {**found, "seconds": time.perf_counter() - start}
 
 
+def better(own: float, rival: float) -> str:
+    """Say by how much a score is smaller than another."""
+    return f"{1 - own / rival:.0%}" if rival > 0 else "–"
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return the results as Markdown."""
     forecasts = {name: found for name, found in results.items() if "failed" not in found}
@@ -77,8 +82,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         )
         inside = [score["inside90"] for score in scores]
         lines.append(
-            f"| {label} | {len(scores)} | {own:.3f} | {persistence:.3f} | {1 - own / persistence:.0%} | {line:.3f} | "
-            f"{1 - own / line:.0%} | {sum(inside)} of {len(inside)} |"
+            f"| {label} | {len(scores)} | {own:.3f} | {persistence:.3f} | {better(own, persistence)} | {line:.3f} | "
+            f"{better(own, line)} | {sum(inside)} of {len(inside)} |"
         )
     right = [(found["probability_separable"] > 0.5) == found["separable_observed"] for found in forecasts.values()]
     lines += [
