@@ -233,12 +233,17 @@ def prior_weight(fit: "Fit") -> PriorWeight:
     weights, time_scales = _weights(fit, fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"])
     names = [name for name in weights if name in DRIVES or name in LOCATIONS.values()]
     rows = table.sel(curve=names)
-    prior = CurvePrior(*(jnp.asarray(rows[field].to_numpy()) for field in CurvePrior._fields))
+    fields = {field: rows[field].to_numpy().copy() for field in CurvePrior._fields}
+    fields["level_sd"][[name == "pattern_scale" for name in names]] = 0.0
+    prior = CurvePrior(**{field: jnp.asarray(values) for field, values in fields.items()})
     widths = np.asarray(prior_width(fit.settings.curve, prior, design))
     ratios = {}
     for name, width in zip(names, widths, strict=True):
-        u = np.asarray(predictor(fit.settings.curve, weights[name], design, time_scales[name]))
-        ratio_at, ratio_horizon = (u.std(axis=0) / width).tolist()
+        own = weights[name]
+        if name == "pattern_scale":  # its level cancels in u − ū, and has no posterior of its own
+            own = own.at[:, 0].set(0.0)
+        sd = np.asarray(predictor(fit.settings.curve, own, design, time_scales[name])).std(axis=0)
+        ratio_at, ratio_horizon = np.divide(sd, width, out=np.zeros_like(sd), where=width > 0).tolist()
         ratios[name] = (ratio_at, ratio_horizon)
     early = early_time(fit.posterior["time"].to_numpy() - fit.times[0], float(fit.times[-1] - fit.times[0]))
     at, horizon = np.log((ends - fit.times[0] + early) / early).tolist()

@@ -124,3 +124,13 @@ def test_prior_weight_is_a_ratio_of_standard_deviations(tmp_path):
     )
     assert found.log_time_extrapolated == pytest.approx(expected)
     assert 0.1 < expected < 0.5
+
+
+def test_the_scale_of_a_pattern_has_no_level(tmp_path):
+    """It cancels in the model, so that a constant scale leans on no prior, however its level scatters."""
+    fit = random_fit(tmp_path / "run.h5", curve="constant", elasticity="matrix")
+    assert fit.posterior["curve_weights"].sel(curve="pattern_scale").std() > 0.1
+    found = prior_weight(fit)
+    assert found.ratios["pattern_scale"] == (0.0, 0.0)
+    assert not found.dominates
+    assert found.ratios["global_rate"][0] > 0.0
