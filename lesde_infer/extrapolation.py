@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
 DRIVES = ("gamma", "pattern_scale")
+CONTINUED = (*DRIVES, "global_rate", "pull")
+"""Location curves that forecasts continue; deviations are stretched instead (`lesde_infer.stretching`)."""
+
 PRIOR_DOMINATES = 0.7
 """Ratio of posterior to prior standard deviation from which the prior has half of the precision, or more."""
 
@@ -197,7 +200,7 @@ class PriorWeight:
         Share of the range of log(t + τ), from the first record to the horizon, that lies beyond the record.
     ratios : dict of (float, float)
         Posterior over prior standard deviation of u, hyperparameters of the prior at their medians, at the end of the
-        record and at the horizon, for the location curves.
+        record and at the horizon, for the location curves that are continued.
     """
 
     log_time_extrapolated: float
@@ -231,7 +234,7 @@ def prior_weight(fit: "Fit") -> PriorWeight:
     ends = np.array([fit.times[-1], max(fit.settings.horizon or 0.0, fit.times[-1])])
     design = continued_design(fit, ends)
     weights, time_scales = _weights(fit, fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"])
-    names = [name for name in weights if name in DRIVES or name in LOCATIONS.values()]
+    names = [name for name in weights if name in CONTINUED]
     rows = table.sel(curve=names)
     fields = {field: rows[field].to_numpy().copy() for field in CurvePrior._fields}
     fields["level_sd"][[name == "pattern_scale" for name in names]] = 0.0
