@@ -54,7 +54,8 @@ def outcome(result: Fit, path: Path) -> dict[str, Any]:
         found = continue_fit(result, path).to_json()
     except PredictionError as error:
         return {"failed": str(error)}
-    return {**found, "seconds": time.perf_counter() - start}
+    kept = {name: value for name, value in found.items() if name not in ("series", "past")}
+    return {**kept, "seconds": time.perf_counter() - start}
 
 
 def better(own: float, rival: float) -> str:
