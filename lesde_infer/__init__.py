@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.fit_result import Fit, load
+    from lesde_infer.forecast_result import Forecast
+    from lesde_infer.forecasting import forecast
     from lesde_infer.inference import ConvergenceError, fit
     from lesde_infer.model_choice import DriftComparison, compare_drifts
     from lesde_infer.moments import Moments, estimate_moments
@@ -25,6 +27,7 @@ __all__ = [
     "ConvergenceError",
     "DriftComparison",
     "Fit",
+    "Forecast",
     "InputError",
     "Moments",
     "PredictionError",
@@ -40,6 +43,7 @@ __all__ = [
     "estimate_moments",
     "expected_log_predictive_density",
     "fit",
+    "forecast",
     "load",
     "simulate",
     "write_report",
@@ -52,6 +56,7 @@ _HOMES = {
     "ConvergenceError": "lesde_infer.inference",
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
+    "Forecast": "lesde_infer.forecast_result",
     "InputError": "data_tools.errors",
     "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
@@ -66,6 +71,7 @@ _HOMES = {
     "estimate_moments": "lesde_infer.moments",
     "expected_log_predictive_density": "lesde_infer.predictive_density",
     "fit": "lesde_infer.inference",
+    "forecast": "lesde_infer.forecasting",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",
     "write_report": "lesde_infer.report",

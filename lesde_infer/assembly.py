@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import Curve, curve_design, early_time
+from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
+from lesde_infer.interval_design import interval_design
 from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed, spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
@@ -100,9 +101,13 @@ class _StratumArrays:
 
 
 def assemble(
-    statistics: Statistics, curve: Curve, elasticity: Elasticity = "homogeneous", within: Within = "isotropic"
+    statistics: Statistics,
+    curve: Curve,
+    elasticity: Elasticity = "homogeneous",
+    within: Within = "isotropic",
+    horizon: float | None = None,
 ) -> list[Submodel]:
-    """Return the submodels that together are the LE-SDE of a run.
+    """Return the submodels that together are the LE-SDE of a run; curves reach up to a time ``horizon`` (`curves`).
 
     Spikes (`lesde_infer.interval_lengths`) are left out, of the likelihood and of what scales priors, as if nothing had
     moved: noise a thousand times the usual tells nothing of the drift, and everything of tails and of curves that might
@@ -128,7 +133,7 @@ def assemble(
     submodels = [
         Submodel(
             names,
-            _strata_data(statistics, [strata[name] for name in names], n_components),
+            _strata_data(statistics, [strata[name] for name in names], n_components, horizon),
             StrataVariant(
                 curve, names == coupled, mixed, sized=any(strata[name].relative_size is not None for name in names)
             ),
@@ -136,15 +141,17 @@ def assemble(
         for names in groups
     ]
     if elasticity == "matrix":
-        submodels.insert(0, pattern_submodel(statistics, curve))
+        submodels.insert(0, pattern_submodel(statistics, curve, horizon=horizon))
     return submodels
 
 
-def pattern_submodel(statistics: Statistics, curve: Curve, *, homogeneous: bool = False) -> Submodel:
+def pattern_submodel(
+    statistics: Statistics, curve: Curve, *, homogeneous: bool = False, horizon: float | None = None
+) -> Submodel:
     """Return the contrasts as `lesde_infer.pattern_model` describes them."""
     mixed, sized = has_mixed_intervals(statistics), bool(step_sizes(statistics).told.any())
     variant = PatternVariant(curve, mixed, sized, homogeneous)
-    return Submodel(("contrast",), pattern_data(statistics, mixed=mixed), variant)
+    return Submodel(("contrast",), pattern_data(statistics, mixed=mixed, horizon=horizon), variant)
 
 
 def _class_means(statistics: Statistics, name: Literal["contrast", "shared"]) -> _StratumArrays:
@@ -296,14 +303,14 @@ def _rate_scale(
     return rate_scale(rates, errors, noise).smooth()
 
 
-def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_components: int) -> StrataData:
+def _strata_data(
+    statistics: Statistics, strata: list[_StratumArrays], n_components: int, horizon: float | None
+) -> StrataData:
     def pad(values: Float[np.ndarray, "time component"]) -> Float[np.ndarray, "time {n_components}"]:
         return np.pad(values, ((0, 0), (0, n_components - values.shape[1])))
 
-    duration = float(statistics.times[-1] - statistics.times[0])
-    elapsed = statistics.midpoints - statistics.times[0]
     mixed = has_mixed_intervals(statistics)
-    none = np.zeros_like(elapsed)
+    none = np.zeros_like(statistics.lengths)
     return StrataData(
         direction_square=jnp.stack([pad(s.direction_square) for s in strata]),
         direction_increment=jnp.stack([pad(s.direction_increment) for s in strata]),
@@ -320,7 +327,7 @@ def _strata_data(statistics: Statistics, strata: list[_StratumArrays], n_compone
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),
         prior=curve_prior([s.scale for s in strata], mixed=mixed),
-        design=curve_design(elapsed, duration, early_time(elapsed, duration)),
+        design=interval_design(statistics.times, statistics.midpoints, horizon),
         lengths=jnp.asarray(statistics.lengths),
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),

@@ -8,7 +8,9 @@ late in the record, and τ a time scale:
 - ``power``: u(t) = w₀ and the factor ((t + τ)/(t_ref + τ))^−r, r = w₁, multiplies the rate; τ is sampled.
 - ``gp``: u(t) = w₀ + w₁ x + Σⱼ wⱼ₊₂ φⱼ(x), a linear trend plus a Hilbert-space Gaussian process (Matérn 5/2)
   in x = log(t + τ), scaled to [−1, 1], τ from `early_time` (Riutort-Mayol et al. 2023,
-  doi:10.1007/s11222-022-10167-2; basis and spectral density from ``numpyro.contrib.hsgp``).
+  doi:10.1007/s11222-022-10167-2; basis and spectral density from ``numpyro.contrib.hsgp``). The functions mean nothing
+  beyond their domain, so where a curve is to be continued past the record x is scaled to [−1, 1] up to a *horizon*:
+  there the process returns to its prior around the trend.
 
 Rates may be negative, vanish, and span five orders of magnitude, so a rate is ``reference`` · sinh(u): linear in
 u below the resolution of the data, ``reference``, and exponential above it. Noise scales are exp(u).
@@ -60,7 +62,7 @@ class CurveDesign(NamedTuple):
     span : array, shape ()
         Time from the first record to the last.
     trend : array, shape (time, 2)
-        Ones, and log time scaled to [−1, 1] over the record.
+        Ones, and log time scaled to [−1, 1] over the record, or up to the horizon.
     basis : array, shape (time, function)
         Eigenfunctions of the Laplacian at the scaled log time.
     """
@@ -106,9 +108,15 @@ def early_time(elapsed: Float[np.ndarray, " time"], span: float) -> float:
     return max(EARLY_SHARE * span, float(elapsed[min(EARLY_INTERVALS, len(elapsed)) - 1]))
 
 
-def curve_design(elapsed: Float[np.ndarray, " time"], span: float, early: float) -> CurveDesign:
-    """Prepare the basis at times ``elapsed`` since the first record, for a record that lasts ``span``."""
-    low, high = np.log(early), np.log(span + early)
+def curve_design(
+    elapsed: Float[np.ndarray, " time"], span: float, early: float, reach: float | None = None
+) -> CurveDesign:
+    """Prepare the basis at times ``elapsed`` since the first record, for a record that lasts ``span``.
+
+    Log time is scaled to [−1, 1] up to ``reach`` since the first record, by default to the end of the record. Priors of
+    slope and length scale of ``gp`` are then per half of that range; the power law does not change.
+    """
+    low, high = np.log(early), np.log((span if reach is None else reach) + early)
     x = 2.0 * (np.log(elapsed + early) - low) / (high - low) - 1.0
     basis = eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)
     return CurveDesign(

@@ -144,3 +144,60 @@ def move(
     if rates.pull is not None and push is not None:
         moved = moved + rates.pull * length * push
     return moved if noise is None else moved + jnp.tensordot(rates.sd, noise, axes=1)
+
+
+def move_along_with(
+    parts: Float[Array, "part feature sample"],
+    rates: DeviationRates,
+    length: Float[Array, ""],
+    *,
+    stretch: Float[Array, ""],
+    axes: Float[Array, "axis feature"] | None,
+    push: Float[Array, "part feature sample"] | None,
+    noise: Float[Array, "part feature sample"] | None,
+) -> Float[Array, "feature sample"]:
+    """Return the deviations after an interval in which they are stretched along with the class means.
+
+    Each part is moved by ηΔq° and noise, then scaled so that its root mean square has grown by e^{κΔ} times
+    ``stretch``: κ is the growth of a part relative to that of the contrasts, and σ, relative to the part's own root
+    mean square, says how far noise reshuffles the samples. Along the axes noise has the covariance of the deviations
+    themselves, over all classes: it forgets which sample lies where, not in which directions samples lie. A part that
+    is zero stays zero.
+
+    Parameters
+    ----------
+    parts, rates, length, noise
+        As in `move`.
+    push : array, shape (part, feature, sample), or None
+        Parts of q°.
+    stretch : array, scalar
+        Factor by which the contrasts have grown.
+    axes : array, shape (axis, feature), or None
+        Those by which parts were split.
+    """
+
+    def size(values: Float[Array, "part feature sample"]) -> Float[Array, "part 1 1"]:
+        return jnp.sqrt(jnp.mean(values**2, axis=(1, 2), keepdims=True))
+
+    def share(values: Float[Array, "part 1 1"], by: Float[Array, "part 1 1"]) -> Float[Array, "part 1 1"]:
+        return jnp.where(by > 0, values / jnp.where(by > 0, by, 1.0), 0.0)
+
+    before, moved = size(parts), parts
+    if rates.pull is not None and push is not None:
+        moved = moved + rates.pull * length * push
+    if noise is not None:
+        if axes is not None:
+            noise = noise.at[0].set(_coloured(noise[0], parts[0], axes))
+        moved = moved + rates.sd[:, None, None] * share(before, size(noise)) * noise
+    target = before * stretch * growth(rates.kappa * length)[:, None, None]
+    return jnp.sum(moved * share(target, size(moved)), axis=0)
+
+
+def _coloured(
+    noise: Float[Array, "feature sample"], part: Float[Array, "feature sample"], axes: Float[Array, "axis feature"]
+) -> Float[Array, "feature sample"]:
+    """Give noise along the axes, alike in all of their directions, the covariance that a part has there."""
+    coordinates = axes @ part
+    values, vectors = jnp.linalg.eigh(coordinates @ coordinates.T)
+    root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
+    return axes.T @ (root @ (axes @ noise))

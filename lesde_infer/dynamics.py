@@ -23,7 +23,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
-from lesde_infer.deviations import DeviationRates, contrast_axes, move, orthogonal_push, residual_push, split
+from lesde_infer.deviations import (
+    DeviationRates,
+    contrast_axes,
+    move,
+    move_along_with,
+    orthogonal_push,
+    residual_push,
+    split,
+)
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
@@ -34,6 +42,7 @@ WORKING_BYTES = 256 * 2**20
 WORKING_COPIES = 8
 # Of the size of class means and their drift: a contrast of drifts below it has no direction but that of rounding.
 NO_DRIFT = 1e-10
+TINY_CONTRAST = 1e-100
 
 
 class _DrawRates(NamedTuple):
@@ -65,6 +74,7 @@ def simulate_records(
     class_frequencies: Sequence[float] | None = None,
     substeps: int = 1,
     noise: bool = True,
+    stretched: bool = False,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
     """Simulate the samples' features from their first record on, under each draw of the rates.
 
@@ -98,6 +108,9 @@ def simulate_records(
         Steps per interval of the integrator of impact R, which is of first order; `I` and `L` are exact.
     noise
         False gives the LE-ODE, the drift without its noise.
+    stretched
+        Deviations grow along with the contrasts between class means: κ is relative to the growth of these, and
+        individual noise to the size of the deviations (`lesde_infer.deviations.move_along_with`).
 
     Returns
     -------
@@ -143,6 +156,7 @@ def simulate_records(
         impact=impact,
         substeps=jnp.asarray(substeps),
         noise=noise,
+        stretched=stretched,
     )
     simulated = np.empty((rates.n_draws, len(records), *first.shape))
     for draws in _batches(rates.n_draws, len(records), first.shape, n_classes):
@@ -181,7 +195,7 @@ def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: in
     return [np.minimum(np.arange(start, start + size), n_draws - 1) for start in range(0, n_draws, size)]
 
 
-@partial(jax.jit, static_argnames=("impact", "noise"))
+@partial(jax.jit, static_argnames=("impact", "noise", "stretched"))
 def _run_batch(
     draws: Int[Array, "draw"],
     rates: _DrawRates,
@@ -196,6 +210,7 @@ def _run_batch(
     impact: Impact,
     substeps: Int[Array, ""],
     noise: bool,
+    stretched: bool,
 ) -> Float[Array, "draw kept sample feature"]:
     """Simulate a batch of draws; `records` ascend, and intervals after the last are not simulated."""
     simulate_draw = partial(
@@ -209,6 +224,7 @@ def _run_batch(
         impact=impact,
         substeps=substeps,
         noise=noise,
+        stretched=stretched,
     )
     return jax.vmap(lambda draw, own: simulate_draw(jax.random.fold_in(key, draw), own))(draws, rates)
 
@@ -226,6 +242,7 @@ def _run_draw(
     impact: Impact,
     substeps: Int[Array, ""],
     noise: bool,
+    stretched: bool,
 ) -> Float[Array, "kept sample feature"]:
     """Simulate one draw, as class means and deviations from them, which the strata keep apart."""
     State = tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]
@@ -253,21 +270,30 @@ def _run_draw(
                 parts,
                 gamma,
                 global_rate,
-                own.kappa,
+                jnp.zeros_like(own.kappa) if stretched else own.kappa,
                 length,
                 readout=readout,
                 classes=classes,
                 substeps=substeps,
                 pattern=pattern,
             )
-        if not noise:
-            return moved, move(parts, own, length, push=push, noise=None)
-        interval_key = jax.random.fold_in(key, interval)
-        # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as they are where none moves.
-        is_split = impact != "L" and pattern is None
-        drift = moved - means if is_split else jnp.zeros_like(means)
-        class_noise, individual_noise = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
-        return moved + class_noise, move(parts, own, length, push=push, noise=split(individual_noise, axes))
+        class_noise, individual_noise = jnp.zeros_like(means), None
+        if noise:
+            interval_key = jax.random.fold_in(key, interval)
+            # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as where none moves.
+            is_split = impact != "L" and pattern is None
+            drift = moved - means if is_split else jnp.zeros_like(means)
+            class_noise, unit = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
+            individual_noise = split(unit, axes)
+        after = moved + class_noise
+        if not stretched:
+            return after, move(parts, own, length, push=push, noise=individual_noise)
+        pushed = None if push is None else split(push, axes)
+        stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
+        moved_parts = move_along_with(
+            parts, own, length, stretch=stretch, axes=axes, push=pushed, noise=individual_noise
+        )
+        return after, moved_parts
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state
@@ -278,6 +304,11 @@ def _run_draw(
     start = (jnp.zeros((), dtype=records.dtype), (means, (first - means[classes.groups]).T))
     _, features = jax.lax.scan(next_record, start, records)
     return features
+
+
+def contrast_size(means: Float[Array, "class_ feature"]) -> Float[Array, ""]:
+    """Return the Frobenius norm of the contrasts between class means."""
+    return jnp.linalg.norm(means - means.mean(axis=0))
 
 
 def _student_factors(

@@ -53,6 +53,9 @@ class Settings:
         Which time was asked for (`lesde_infer.time_axis`).
     drive : str
         ``instantaneous`` impacts, or ``filtered`` by the memory of momentum (`lesde_infer.momentum`).
+    horizon : float or None
+        Time up to which curves reach, so that they can be continued (`lesde_infer.extrapolation`); None: the last
+        record.
     """
 
     layer: str
@@ -66,6 +69,7 @@ class Settings:
     time: TimeChoice = "recorded"
     drive: Drive = "instantaneous"
     within: Within = "isotropic"  # as earlier versions fitted, which did not say
+    horizon: float | None = None
 
 
 class Fit:

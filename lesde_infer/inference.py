@@ -20,6 +20,7 @@ from lesde_infer.assembly import Stratum, Submodel, assemble, locate
 from lesde_infer.concurrent_sampling import ConcurrentSampler, FitProgress
 from lesde_infer.curves import MINIMAL_INTERVALS, Curve, prior_width
 from lesde_infer.deviations import Within
+from lesde_infer.extrapolation import curve_table
 from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
@@ -58,6 +59,7 @@ def fit(
     class_frequencies: Sequence[float] | None = None,
     time: TimeChoice = "recorded",
     drive: DriveChoice = "auto",
+    horizon: float | None = None,
     seed: int = 0,
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
@@ -99,6 +101,9 @@ def fit(
     drive : {"auto", "instantaneous", "filtered"}
         Whether impacts are filtered by the memory of momentum; by default where momentum is recorded and records are
         dense against its memory (`lesde_infer.momentum`).
+    horizon : float, optional
+        Time, in the unit of ``time``, up to which curves reach: they can then be continued beyond the last record
+        fitted (`lesde_infer.forecasting`). The priors of Gaussian processes are stretched with them.
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
@@ -132,7 +137,7 @@ def fit(
         )
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
         settings = Settings(
-            layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive, within
+            layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive, within, horizon
         )
         check_supports(statistics, curve, Path(path), elasticity)
         if impact == "R":
@@ -221,7 +226,7 @@ def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
     """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
-    submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within)
+    submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within, settings.horizon)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
     sampler.run_until(n_draws, progress)
@@ -240,6 +245,8 @@ def _result(
 ) -> Fit:
     tree = build_posterior(statistics, submodels, runs, mixed=mixed)
     tree["prior_widths"] = xr.DataTree(_prior_widths(submodels, settings.curve))
+    if settings.horizon is not None:
+        tree["curves"] = xr.DataTree(curve_table(submodels, runs))
     tree.attrs.update(format=FORMAT, version=VERSION, settings=json.dumps(dataclasses.asdict(settings)))
     return Fit(tree)
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import curve_design, early_time
+from lesde_infer.interval_design import interval_design
 from lesde_infer.interval_lengths import relative_length, smoothed
 from lesde_infer.pattern_model import PatternData, contrast_basis
 from lesde_infer.priors import TINY, class_mean_scale, curve_prior, least_squares
@@ -15,7 +15,9 @@ REFERENCE_SHARE = 0.1  # of the typical rate: below it a mean rate counts as zer
 SPREAD_SHARE = 0.5  # of the typical rate: prior median of the scatter of the pattern's entries
 
 
-def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) -> PatternData:
+def pattern_data(
+    statistics: Statistics, *, mixed: bool, drifting: bool = True, horizon: float | None = None
+) -> PatternData:
     """Arrange the contrasts of a run for the model, and scale its priors to it.
 
     The scale s(t) is 1 on average over the intervals, weighted by what they tell (`interval_information`): then the
@@ -28,12 +30,10 @@ def pattern_data(statistics: Statistics, *, mixed: bool, drifting: bool = True) 
     information = np.where(observed & statistics.driven, interval_information(statistics) + TINY, 0.0)
     weight = information / information.sum()
     typical = float(np.exp(weight @ np.log(np.maximum(np.abs(estimates), TINY))))
-    duration = float(statistics.times[-1] - statistics.times[0])
-    elapsed = statistics.midpoints - statistics.times[0]
-    design = curve_design(elapsed, duration, early_time(elapsed, duration))
+    design = interval_design(statistics.times, statistics.midpoints, horizon)
     late = np.asarray(design.trend[:, 1]) - weight @ np.asarray(design.trend[:, 1])
     basis = contrast_basis(statistics.n_classes)
-    ones = np.ones_like(elapsed)
+    ones = np.ones_like(lengths)
     return PatternData(
         coordinates=jnp.asarray(pattern.coordinates),
         increments=jnp.asarray(pattern.increments @ basis),

@@ -224,16 +224,20 @@ def _matrix_variables(
     }
 
 
+def curve_names(stratum: Stratum, *, is_pattern: bool, has_class_noise: bool) -> tuple[str | None, str, str | None]:
+    """Return what location curve, noise scale and ψ of a stratum are called; None where no such curve matters."""
+    return (
+        "pattern_scale" if is_pattern else LOCATIONS.get(stratum),
+        "class_scale" if stratum == "contrast" and not has_class_noise else NOISE_SCALES[stratum],
+        f"log_attenuation_{stratum}" if stratum in COUPLED else None,
+    )
+
+
 def _named_curves(draws: dict[Stratum, _StratumDraws]) -> dict[str, dict[str, Float[np.ndarray, "chain draw ..."]]]:
     """Return the sites of every curve that the likelihood depends on, by the curve's name."""
     named = {}
     for name, own in draws.items():
-        noise = "class_scale" if name == "contrast" and "class_noise" not in draws else NOISE_SCALES[name]
-        kinds = [
-            "pattern_scale" if own.pattern is not None else LOCATIONS.get(name),
-            noise,
-            f"log_attenuation_{name}" if name in COUPLED else None,
-        ]
+        kinds = curve_names(name, is_pattern=own.pattern is not None, has_class_noise="class_noise" in draws)
         named.update({kind: sites for kind, sites in zip(kinds, own.curves, strict=False) if kind is not None})
     return named
 

@@ -105,9 +105,9 @@ class Check:
         """Return what `lesde check --json` writes: all steps in `series`, the last beside it; None is not defined."""
         series = {
             name: {
-                **_quantiles(draws),
-                "observed": _numbers(self.observed[name]),
-                "p_value": _numbers(self.p_values[name]),
+                **draw_quantiles(draws),
+                "observed": json_numbers(self.observed[name]),
+                "p_value": json_numbers(self.p_values[name]),
             }
             for name, draws in self.predicted.items()
         }
@@ -299,15 +299,15 @@ def _check_arguments(**arguments: int) -> None:
             raise InputError(f"{name} is {value}; give a whole number from {least} on")
 
 
-def _quantiles(draws: Float[np.ndarray, "draw step"]) -> dict[str, list[float | None]]:
+def draw_quantiles(draws: Float[np.ndarray, "draw step"]) -> dict[str, list[float | None]]:
     """Quantiles of the defined draws at each step."""
     defined = np.isfinite(draws).any(axis=0)
     values = np.full((len(QUANTILES), draws.shape[1]), np.nan)
     if defined.any():
         values[:, defined] = np.nanquantile(draws[:, defined], list(QUANTILES.values()), axis=0)
-    return {name: _numbers(row) for name, row in zip(QUANTILES, values, strict=True)}
+    return {name: json_numbers(row) for name, row in zip(QUANTILES, values, strict=True)}
 
 
-def _numbers(values: Float[np.ndarray, " step"]) -> list[float | None]:
+def json_numbers(values: Float[np.ndarray, " step"]) -> list[float | None]:
     """Numbers as JSON knows them: what is not defined is None."""
     return [float(value) if np.isfinite(value) else None for value in values]

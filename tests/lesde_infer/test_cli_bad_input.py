@@ -55,7 +55,7 @@ def replace(file, name, values):
     file[name] = values
 
 
-COMMANDS = [("fit",), ("inspect",), ("moments",), ("select",)]
+COMMANDS = [("fit",), ("inspect",), ("moments",), ("select",), ("forecast", "--at", "0.5")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -136,3 +136,28 @@ def test_rates_that_do_not_fit_together_are_refused():
         by_parts(rates, 0.0, -1.0)
     with pytest.raises(InputError, match="impact L has none"):
         run(features, groups, given, 1.0, replace(rates, pull=np.ones((1, 1))), "L")
+
+
+@pytest.mark.parametrize("impact", ["I", "R"])
+@pytest.mark.parametrize("noise", [False, True])
+def test_stretched_deviations_keep_their_size_relative_to_contrasts(impact, noise):
+    """Whatever drift, noise and pull do: each part grows by e^{κ·time} beyond the contrasts."""
+    features, groups, given = case(3, 3, seed=6, corrupted=True)
+    rates = constant_rates(0.9, 0.2, 0.3, 3, n_draws=2, n_intervals=1, sd=(0.1, 0.2, 0.4))
+    rates = by_parts(rates, -0.7, 0.8, pull=0.5 if impact == "R" else None)
+    options = {"seed": 3, "keep": np.array([1]), "n_classes": 3, "noise": noise, "stretched": True}
+    final = simulate_records(features, groups, given, np.array([0.5]), rates, impact, **options)
+    along = projection(class_means(features, groups))  # the span at the start of the interval
+    before = features - class_means(features, groups)[groups]
+    assert not np.allclose(final[0], final[1]) or not noise
+    for moved in final[:, 0]:
+        means = class_means(moved, groups)
+        stretch = np.linalg.norm(means - means.mean(axis=0)) / np.linalg.norm(
+            class_means(features, groups) - class_means(features, groups).mean(axis=0)
+        )
+        after = moved - means[groups]
+        assert np.linalg.norm(after @ along) == pytest.approx(
+            stretch * np.exp(0.3 * 0.5) * np.linalg.norm(before @ along)
+        )
+        across = np.linalg.norm(before - before @ along)
+        assert np.linalg.norm(after - after @ along) == pytest.approx(stretch * np.exp(-0.7 * 0.5) * across, abs=1e-9)

@@ -243,10 +243,10 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
         fit(recording_path, curve="constant", within="isotropic")
-    assert run_for == [inference.DRAWS, 2 * inference.DRAWS, 4 * inference.DRAWS]
+    assert run_for == [inference.DRAWS, *(times * inference.DRAWS for times in inference.LONGER)]
     accepted = fit(recording_path, curve="constant", within="isotropic", allow_unconverged=True)
     assert isinstance(accepted, Fit)
-    assert accepted.posterior.sizes["draw"] == 4 * inference.DRAWS
+    assert accepted.posterior.sizes["draw"] == inference.LONGER[-1] * inference.DRAWS
     assert not accepted.diagnostics().converged
 
 
