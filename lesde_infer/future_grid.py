@@ -111,7 +111,7 @@ def future_grid(recording: Recording, start: int, horizon: int | None, choice: T
         horizon = int(steps[-1])
     if horizon <= at:
         raise InputError(f"horizon: step {horizon} is not after step {at}, where the forecast starts")
-    spacing = _long_interval(np.diff(steps[max(start - RECENT, 0) : start + 1]))
+    spacing = _long_interval(np.diff(steps[max(start - RECENT, 0) : max(start, 1) + 1]))
     known = np.arange(start, len(steps))
     known = known[steps[known] <= horizon]
     found = [(int(steps[record]), float(times[record]), int(record)) for record in known]

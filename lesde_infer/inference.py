@@ -145,9 +145,12 @@ def fit(
         result = _sample_until_converged(statistics, settings, n_chains, n_draws, progress)
         diagnostics = result.diagnostics()
         if not diagnostics.converged and not allow_unconverged:
+            fewer = "fewer records (--until), " if horizon is None else ""
+            flagged = ", ".join(dict.fromkeys(flag.name for flag in result.flags))
             raise ConvergenceError(
-                f"{path}: the posterior did not converge ({'; '.join(diagnostics.problems)}); try a simpler curve "
-                "(--curve power), fewer records (--until), another seed, or look at it with --allow-unconverged"
+                f"{path}: the posterior did not converge ({'; '.join(diagnostics.problems)}"
+                f"{f'; flagged: {flagged}' if flagged else ''}); try a simpler curve (--curve power), {fewer}"
+                "another seed, or look at it with --allow-unconverged"
             )
         try:
             separable, _ = probability_separable(result, recording, n_draws=SEPARATION_DRAWS, seed=seed)

@@ -47,7 +47,7 @@ def random_sites(rng, submodel, curve, mixed):
         values["pattern_mean"] = rng.normal(size=lead)
         values["pattern_spread"] = rng.uniform(0.5, 1.0, size=(*lead, submodel.data.drift.shape[1]))
         values["pattern"] = 1e-3 * rng.normal(size=(*lead, n_contrasts, n_entries))
-    elif submodel.variant.sized:
+    if submodel.variant.sized:
         values["size_slope"] = rng.normal(size=(*lead, n_strata, 1 + mixed))
     return values
 

@@ -188,9 +188,11 @@ def test_log_prior_of_a_pattern_leaves_its_entries_out(tmp_path):
         "pattern_spread": np.array([0.02, 0.01])[:n_patterns],
         "pattern": rng.normal(size=data.homogeneous.shape),
         "degrees_excess": rng.uniform(1.0, 5.0, size=(1, 1)),
+        "size_slope": rng.normal(size=(1, 1)),
     }
     level_mean, level_sd = np.asarray(data.prior.level_mean), np.asarray(data.prior.level_sd)
     expected = stats.norm.logpdf(values["curve_weights"][:, 0], level_mean, level_sd).sum()
+    expected += stats.norm.logpdf(values["size_slope"], 0.5, 0.5).sum()
     expected += stats.norm.logpdf(0.3, 0.0, MEAN_SPREAD)
     medians = float(data.spread) * np.array([1.0, DRIFT_SHARE])[:n_patterns]
     expected += stats.lognorm.logpdf(values["pattern_spread"], LOG_SPREAD_SD, scale=medians).sum()
