@@ -264,6 +264,11 @@ class PatternVariant:
     def _options(self) -> dict[str, Any]:
         return {"curve": self.curve, "mixed": self.mixed, "sized": self.sized, "homogeneous": self.homogeneous}
 
+    @property
+    def dense_mass(self) -> bool:
+        """The time scale of a power law leans on its level and exponent."""
+        return self.curve == "power"
+
     def model(self, data: PatternData) -> None:
         """Run the model."""
         parameters = sample_pattern_parameters(data, **self._options)

@@ -1,8 +1,7 @@
 """Sampling the posterior of one submodel by NUTS in whitened coordinates.
 
-Chains start around the mode (`lesde_infer.mode`), whitened by the information there, and move in coordinates in which
-the posterior around it is a standard normal (`lesde_infer.laplace_frame`). They are lanes of one program, compiled once
-per shape: a second submodel of the same shape compiles nothing.
+Chains start around the mode (`lesde_infer.mode`), whitened by the information there. They are lanes of one program,
+compiled once per shape: a second submodel of the same shape compiles nothing.
 """
 
 from collections.abc import Callable
@@ -11,11 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from numpyro.infer.hmc import HMCState, hmc
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.laplace_frame import MOST_ENTRIES, Frame, curvature_of, laplace_frame
 from lesde_infer.log_prior import top_level_log_prior
 from lesde_infer.variant import (
     Points,
@@ -28,7 +26,8 @@ from lesde_infer.variant import (
     whitened_potential,
 )
 
-START_SPREAD = 1.0  # of chains around the mode, in standard deviations of the posterior there: in the typical set
+START_JITTER = 0.2  # of the unconstrained hyperparameters around the mode: chains start apart, in the typical set
+WEIGHT_JITTER = 0.5  # of the whitened weights, in units of their posterior's standard deviation
 MAXIMAL_TREE_DEPTH = 8
 DRAWS_AT_ONCE = 50  # whose intermediate values, of all intervals, are in memory together
 CHUNK = 50  # iterations of one call of the compiled program, so that any total is made of one program
@@ -81,11 +80,6 @@ class Layout:
         flat = [position[name].reshape(*position[name].shape[:n_lead], -1) for name, _ in self.sites]
         return jnp.concatenate(flat, axis=-1)
 
-    def small(self) -> Bool[np.ndarray, " position"]:
-        """Return which entries belong to sites of few entries."""
-        sizes = [int(np.prod(shape)) for _, shape in self.sites]
-        return np.concatenate([np.full(size, size <= MOST_ENTRIES) for size in sizes])
-
     def unravel(self, flat: Float[Array, "*lead position"]) -> Position:
         """Undo `ravel`."""
         ends = np.cumsum([int(np.prod(shape)) for _, shape in self.sites])
@@ -99,51 +93,41 @@ class Layout:
 class _Kernel:
     """NUTS over chains, as two compiled functions."""
 
-    start: Callable[[Array, Array, Any, Points, Frame], HMCState]
-    advance: Callable[[HMCState, Any, Points, Frame], tuple[HMCState, HMCState]]
+    start: Callable[[Array, Array, Any, Points], HMCState]
+    advance: Callable[[HMCState, Any, Points], tuple[HMCState, HMCState]]
 
 
 @lru_cache(maxsize=32)
 def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: Layout) -> _Kernel:
-    def potential(data: Any, points: Points, frame: Frame) -> Callable[[Array], Array]:
-        return lambda x: whitened_potential(variant, layout.unravel(frame.position(x)), data, points)
+    def potential(data: Any, points: Points) -> Callable[[Array], Array]:
+        return lambda flat: whitened_potential(variant, layout.unravel(flat), data, points)
 
     initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
-    def start_one(x: Array, key: Array, data: Any, points: Points, frame: Frame) -> HMCState:
+    def start_one(flat: Array, key: Array, data: Any, points: Points) -> HMCState:
         return initialise(
-            x,
+            flat,
             n_warmup,
             target_accept_prob=target_acceptance,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
-            model_args=(data, points, frame),
+            dense_mass=variant.dense_mass,
+            model_args=(data, points),
             rng_key=key,
         )
 
-    def step_one(state: HMCState, data: Any, points: Points, frame: Frame) -> HMCState:
-        return step(state, (data, points, frame))
+    def step_one(state: HMCState, data: Any, points: Points) -> HMCState:
+        return step(state, (data, points))
 
-    step_chains = jax.vmap(step_one, (0, None, None, None))
+    step_chains = jax.vmap(step_one, (0, None, None))
 
-    def advance(state: HMCState, data: Any, points: Points, frame: Frame) -> tuple[HMCState, HMCState]:
+    def advance(state: HMCState, data: Any, points: Points) -> tuple[HMCState, HMCState]:
         def body(state: HMCState, _: None) -> tuple[HMCState, HMCState]:
-            state = step_chains(state, data, points, frame)
+            state = step_chains(state, data, points)
             return state, state._replace(z_grad=None, adapt_state=state.adapt_state.step_size, rng_key=None)
 
         return jax.lax.scan(body, state, length=CHUNK)
 
-    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None, None))), jax.jit(advance))
-
-
-@lru_cache(maxsize=32)
-def _curvature(variant: Variant, layout: Layout) -> Callable[[Array, Any, Points], Array]:
-    """Return the function that gives the Hessian at a position."""
-
-    def curvature(position: Array, data: Any, points: Points) -> Array:
-        own = curvature_of(lambda flat: whitened_potential(variant, layout.unravel(flat), data, points), layout.small())
-        return own(position)
-
-    return jax.jit(curvature)
+    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None))), jax.jit(advance))
 
 
 @lru_cache(maxsize=32)
@@ -201,19 +185,16 @@ class Chains:
         self._layout = Layout.of(mode, 0)
         self._n_warmup = iterations(n_warmup)
         self._kernel = _kernel(variant, self._n_warmup, target_acceptance, self._layout)
-        curvature = _curvature(variant, self._layout)
-        centre, small = self._layout.ravel(at_origin(mode), 0), self._layout.small()
-        self._frame = laplace_frame(lambda position: curvature(position, data, points), centre, small)
-        run_key, start_key = jax.random.split(key)
-        start = START_SPREAD * jax.random.normal(start_key, (n_chains, len(centre)))
-        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, points, self._frame)
+        run_key, jitter_key = jax.random.split(key)
+        start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 1)
+        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, points)
         self._kept: list[HMCState] = []
         self._found: list[tuple[Position, Any, Array, Array]] = []  # what `_of_draws` gives for those kept
         self.n_done = 0
 
     def advance(self) -> int:
         """Move each chain by some iterations, and return by how many; draws are kept once chains are warm."""
-        self._state, states = self._kernel.advance(self._state, self._data, self._points, self._frame)
+        self._state, states = self._kernel.advance(self._state, self._data, self._points)
         if self.n_done >= self._n_warmup:
             self._kept.append(jax.tree.map(np.asarray, states))
         self.n_done += CHUNK
@@ -228,7 +209,7 @@ class Chains:
         """Return all draws so far."""
         # Chunk by chunk, so that one program serves chains of any length.
         for states in self._kept[len(self._found) :]:
-            position = self._layout.unravel(self._frame.position(np.moveaxis(states.z, 0, 1)))
+            position = self._layout.unravel(np.moveaxis(states.z, 0, 1))
             found = _of_draws(self._variant)(position, self._data, self._points)
             self._found.append(jax.tree.map(np.asarray, found))
         values, parameters, log_likelihood, log_prior = jax.tree.map(
@@ -250,3 +231,13 @@ class Chains:
 def iterations(wanted: int) -> int:
     """Return the number of iterations done where ``wanted`` are asked for: a multiple of `CHUNK`."""
     return -(-wanted // CHUNK) * CHUNK
+
+
+def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
+    """Scatter chains: hyperparameters around their mode, whitened weights around zero, their own centre."""
+    keys = jax.random.split(key, len(mode))
+    starts = {}
+    for (name, value), site_key in zip(sorted(at_origin(mode).items()), keys, strict=True):
+        spread = WEIGHT_JITTER if name.endswith("_whitened") else START_JITTER
+        starts[name] = value + spread * jax.random.normal(site_key, (n_chains, *value.shape))
+    return starts

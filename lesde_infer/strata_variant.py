@@ -20,6 +20,11 @@ class StrataVariant:
     mixed: bool
     sized: bool = False
 
+    @property
+    def dense_mass(self) -> bool:
+        """The time scale of a power law leans on its level and exponent."""
+        return self.curve == "power"
+
     def model(self, data: StrataData) -> None:
         """Run the model."""
         strata_model(data, curve=self.curve, coupled=self.coupled, mixed=self.mixed, sized=self.sized)

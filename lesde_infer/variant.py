@@ -40,6 +40,10 @@ class Variant(Protocol):
     def __hash__(self) -> int:
         """Equal variants compile to the same program."""
 
+    @property
+    def dense_mass(self) -> bool:
+        """Whether hyperparameters lean on each other so much that NUTS needs a dense mass matrix."""
+
     def model(self, data: Any) -> None:
         """Run the NumPyro model in its own coordinates; its likelihood is the site ``increment``."""
 

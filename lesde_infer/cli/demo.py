@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lesde_infer.report import ReportEntry
 
 RECORDERS = 2  # trainings at a time; each uses one core
-DRAWS = 500  # of each chain, where a fit by itself takes half as many again: time is short here
 
 # glibc's allocator otherwise returns the memory of each small batch to the system, and asks for it again.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
@@ -173,7 +172,7 @@ def _record_and_fit(out_dir: Path, seed: int, clock: _Clock, show: Progress | No
             path = out_dir / f"{run.stem}.h5"
             clock.add(f"record {run.name}", recording.result())
             with clock.stage(f"fit {run.name}"):
-                fitted = fit(path, seed=seed, n_draws=DRAWS, allow_unconverged=True, progress=prefixed(show, run.name))
+                fitted = fit(path, seed=seed, allow_unconverged=True, progress=prefixed(show, run.name))
                 fitted.save(path.with_suffix(".nc"), force=force)
             if not fitted.diagnostics().converged:
                 entries.append(ReportEntry(run.name, fitted))
