@@ -31,11 +31,13 @@ from data_tools.experiments import ExperimentConfig, run_experiment
 from data_tools.recording import Recording
 from lesde_infer.interval_lengths import relative_length
 from lesde_infer.statistics import Statistics, compute_statistics
-from lesde_infer.truth import TruthCheck, TruthWindow, compare_windows
+from lesde_infer.truth import TruthCheck
+from lesde_infer.truth_windows import TruthWindow, compare_windows
 
 HERE = Path(__file__).parent
 CHAINS, DRAWS, N_WINDOWS = 2, 400, 10
 LEAST_COVERAGE, RATIOS, MOST_FLAGGED = 0.92, (0.8, 1.25), 0.2
+RESOLVED = 2.0  # standard errors of its measurement that a window's rate must reach for a ratio to say something
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,9 @@ def examine(run: Run, recording: Path, out: Path) -> None:
     )
     check = TruthCheck(tuple(windows), None, tuple(notes))
     alone = increments_alone(statistics, check.windows)
-    pooled = np.array([window.pooled for window in check.windows])
+    mean = np.array([window.mean.measured for window in check.windows])
     unflagged = [window.flag is None for window in check.windows]
-    inferred = [window.q50 for window in check.windows]
+    resolved = [window.mean.ratio for window in check.unflagged if window.mean.measured > RESOLVED * window.mean.error]
     outcome = {
         "name": run.name,
         "counted": run.counted,
@@ -169,9 +171,10 @@ def examine(run: Run, recording: Path, out: Path) -> None:
         "mixed": found.mixed,
         **check.to_json(),
         "least_squares": alone,
-        "posterior_over_pooled": middle_ratio(inferred, pooled, unflagged),
-        "short_over_pooled": middle_ratio(alone["short"], pooled, unflagged),
-        "long_over_pooled": middle_ratio(alone["long"], pooled, unflagged),
+        "n_resolved": len(resolved),
+        "resolved_ratio": float(np.median(resolved)) if resolved else None,
+        "short_over_mean": middle_ratio(alone["short"], mean, unflagged),
+        "long_over_mean": middle_ratio(alone["long"], mean, unflagged),
     }
     out.write_text(json.dumps(outcome, indent=1) + "\n")
 
@@ -201,24 +204,19 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def line(outcome: dict[str, Any]) -> str:
     """Return the row of a run in the table of results."""
-    windows = outcome["windows"]
-    agreeing = sum(window["compatible"] for window in windows if window["flag"] is None)
-    name = outcome["name"] + ("" if outcome["mixed"] else f" (r̂ {outcome['r_hat_max']:.3f})")
-    error = [
-        window["measured_error"] / abs(window["measured"])
-        for window in windows
-        if window["flag"] is None and window["measured"]
-    ]
+    counted = [window for window in outcome["windows"] if window["flag"] is None]
+    error = [window["error"] / abs(window["measured"]) for window in counted if window["measured"]]
     cells = [
-        name,
+        outcome["name"] + ("" if outcome["mixed"] else f" (r̂ {outcome['r_hat_max']:.3f})"),
         number(outcome["validation_accuracy"]),
-        f"{agreeing} of {outcome['n_windows'] - outcome['n_flagged']}",
-        number(outcome["median_ratio"]),
+        f"{sum(window['compatible'] for window in counted)} of {len(counted)}",
+        f"{number(outcome['resolved_ratio'])} ({outcome['n_resolved']})",
         f"{outcome['n_flagged']} of {outcome['n_windows']}",
         number(float(np.median(error)) if error else None),
-        number(outcome["posterior_over_pooled"]),
-        number(outcome["short_over_pooled"]),
-        number(outcome["long_over_pooled"]),
+        f"{sum(window['median']['compatible'] for window in counted)} of {len(counted)}",
+        number(outcome["median_ratio_of_medians"]),
+        number(outcome["short_over_mean"]),
+        number(outcome["long_over_mean"]),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -228,14 +226,16 @@ def totals(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
     counted = [outcome for outcome in outcomes if outcome["counted"]]
     windows = [window for outcome in counted for window in outcome["windows"]]
     unflagged = [window for window in windows if window["flag"] is None]
-    ratios = {outcome["name"]: outcome["median_ratio"] for outcome in counted if outcome["median_ratio"] is not None}
+    ratios = {outcome["name"]: outcome["resolved_ratio"] for outcome in counted if outcome["resolved_ratio"]}
     outside = [name for name, ratio in ratios.items() if not RATIOS[0] <= ratio <= RATIOS[1]]
     coverage = sum(window["compatible"] for window in unflagged) / max(len(unflagged), 1)
+    of_medians = sum(window["median"]["compatible"] for window in unflagged) / max(len(unflagged), 1)
     flagged = 1 - len(unflagged) / max(len(windows), 1)
     return {
         "runs": len(counted),
         "windows": len(windows),
         "coverage90": coverage,
+        "coverage90_of_medians": of_medians,
         "flagged": flagged,
         "ratio_outside": outside,
         "meets": coverage >= LEAST_COVERAGE and flagged < MOST_FLAGGED and not outside,
@@ -253,21 +253,25 @@ def page(outcomes: list[dict[str, Any]]) -> str:
         "",
         f"{len(outcomes)} of {len(RUNS)} runs carried out; {total['runs']} count, with {total['windows']} windows. "
         f"Compatible with the 90 % interval: {total['coverage90']:.1%} of the unflagged windows (target: at least "
-        f"{LEAST_COVERAGE:.0%}). Flagged: {total['flagged']:.1%} (target: below {MOST_FLAGGED:.0%}). Median ratio of "
-        f"posterior to measurement outside {low}–{high}: {', '.join(total['ratio_outside']) or 'in no run'}.",
+        f"{LEAST_COVERAGE:.0%}; of median steps {total['coverage90_of_medians']:.1%}). "
+        f"Flagged: {total['flagged']:.1%} (target: below {MOST_FLAGGED:.0%}). "
+        f"Median ratio of posterior to measurement outside {low}–{high}: "
+        f"{', '.join(total['ratio_outside']) or 'in no run'}.",
         "",
-        "Compatible: windows in which measurement and posterior agree, of those that no flag covers. Ratio: posterior "
-        "median over measured median, its median over those windows. Error: standard error of a window's measurement "
-        "over the measurement, the typical one. Then over the measured ratio of sums: the posterior median; γ by plain "
-        "least squares on the increments of single steps (short), and of the intervals between bursts (long).",
+        "Compatible: windows in which the measured mean rate (ratio of sums) and the posterior of the same mean agree, "
+        "of those that no flag covers. Ratio: posterior median over measurement, its median over those windows in "
+        f"which the measurement exceeds {RESOLVED:g} standard errors (how many). Error: standard error of a window's "
+        "measurement over the measurement, the typical one. Medians: agreement and ratio of the rate of the median "
+        "step. Then γ by plain least squares on the increments of single steps (short), and of the intervals between "
+        "bursts (long), over the measured mean.",
         "",
-        "| run | accuracy | compatible | ratio | flagged | error | posterior/sums | short/sums | long/sums |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| run | accuracy | compatible | ratio | flagged | error | medians compatible | medians' ratio | short | long |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows = [line(outcome) for outcome in outcomes if outcome["counted"]]
     beside = [line(outcome) for outcome in outcomes if not outcome["counted"]]
     if beside:
-        rows += ["| *with momentum 0.9, not counted:* | | | | | | | | |", *beside]
+        rows += ["| *with momentum 0.9, not counted:* | | | | | | | | | |", *beside]
     return "\n".join([*head, *rows, "", *(table for outcome in outcomes for table in window_table(outcome))])
 
 
@@ -276,7 +280,7 @@ def window_table(outcome: dict[str, Any]) -> list[str]:
     rows = [
         f"## {outcome['name']}",
         "",
-        "| steps | measured median ± error | ratio of sums | posterior: 5 % · 50 % · 95 % | short | long | |",
+        "| steps | measured mean ± error | posterior: 5 % · 50 % · 95 % | median step ± error | short | long | |",
         "|---|---|---|---|---|---|---|",
     ]
     alone = outcome["least_squares"]
@@ -284,8 +288,9 @@ def window_table(outcome: dict[str, Any]) -> list[str]:
         remark = window["flag"] or ("" if window["compatible"] else "**differs**")
         rows.append(
             f"| {window['start_step']}–{window['stop_step']} "
-            f"| {window['measured']:.3g} ± {window['measured_error']:.2g} | {window['pooled']:.3g} "
+            f"| {window['measured']:.3g} ± {window['error']:.2g} "
             f"| {window['q05']:.3g} · {window['q50']:.3g} · {window['q95']:.3g} "
+            f"| {window['median']['measured']:.3g} ± {window['median']['error']:.2g} "
             f"| {short:.3g} | {long:.3g} | {remark} |"
         )
     return [*rows, ""]

@@ -40,6 +40,7 @@ FIRST_ITERATIONS = 400
 REFINING_ITERATIONS = 60
 MOST_REFINEMENTS = 8
 REFINED = 0.5  # posterior standard deviations that whitened weights still moved
+PROBE = 1e-4  # of an unconstrained hyperparameter, over which the curvature is measured
 
 
 @lru_cache(maxsize=32)
@@ -139,3 +140,26 @@ def find_mode(variant: Variant, data: Any) -> tuple[Position, Points]:
         if max(float(jnp.abs(mode[f"{site}_whitened"]).max()) for site in points) < REFINED:
             break
     return mode, _whiten_at(variant)(mode, data, points)
+
+
+def spread_around(variant: Variant, data: Any, mode: Position, points: Points) -> Position:
+    """Return how far each unconstrained hyperparameter may move from the mode, the others staying: its conditional sd.
+
+    That is 1/√H for the curvature H of the objective, from differences of its gradient, and no more than 1; whitened
+    weights have 1 by construction. Where drift is thousands of times the noise, a hyperparameter that enters the drift
+    (the time scale of a power law, the slope of step sizes) is known to a thousandth, and chains that
+    start a fifth away do not find one another again (tests/lesde_infer/test_mode.py).
+    """
+    flat, unravel = ravel_pytree(mode)
+    gradient = objective(variant)
+    hyperparameters = [np.full(np.size(value), not name.endswith("_whitened")) for name, value in sorted(mode.items())]
+    spread = np.ones(len(flat))
+    for index in np.flatnonzero(np.concatenate(hyperparameters)):
+        low, high = (
+            ravel_pytree(gradient(unravel(flat.at[index].add(step)), data, points)[1])[0][index]
+            for step in (-PROBE, PROBE)
+        )
+        curvature = float(high - low) / (2.0 * PROBE)
+        if np.isfinite(curvature) and curvature > 1.0:
+            spread[index] = 1.0 / np.sqrt(curvature)
+    return unravel(jnp.asarray(spread))

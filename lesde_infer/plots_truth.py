@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesde_infer.plots import BANDS, OKABE_ITO
-from lesde_infer.truth import NORMAL_Q95, gamma_per_step, interval_middles
+from lesde_infer.truth import gamma_per_step, interval_middles
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def plot_truth(fit: "Fit", truth: "TruthCheck", ax: Axes | None = None) -> Axes:
     """Draw the measured separation rates of each window over the posterior of γ.
 
-    The bands hold 50 % and 90 % of the posterior at each interval. Points are medians of the measurements in a window,
-    horizontal bars its extent, vertical bars 90 % intervals; crosses are windows in which the two disagree, hollow
-    points those that a flag covers. The vertical axis is linear around zero and logarithmic beyond where rates span
-    more than two decades.
+    The bands hold 50 % and 90 % of the posterior at each interval. Points are ratios of sums over the measurements in a
+    window, horizontal bars its extent, vertical bars 90 % intervals; crosses are windows in which the two disagree,
+    hollow points those that a flag covers. The vertical axis is linear around zero and logarithmic beyond where rates
+    span more than two decades.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ def plot_truth(fit: "Fit", truth: "TruthCheck", ax: Axes | None = None) -> Axes:
         if not windows:
             continue
         edges = np.array([(window.start_step, window.stop_step) for window in windows])
-        rates = np.array([(window.measured, window.measured_error) for window in windows])
+        rates = np.array([(w.mean.measured, w.mean.error_quantile * w.mean.error) for w in windows])
         axes.errorbar(
             edges.mean(axis=1),
             rates[:, 0],
             xerr=(edges[:, 1] - edges[:, 0]) / 2,
-            yerr=NORMAL_Q95 * rates[:, 1],
+            yerr=rates[:, 1],
             fmt=marker,
             color=OKABE_ITO[1] if "incompatible" in label else OKABE_ITO[6],
             markerfacecolor="white" if "flagged" in label else None,
@@ -58,7 +58,7 @@ def plot_truth(fit: "Fit", truth: "TruthCheck", ax: Axes | None = None) -> Axes:
             markersize=6,
             label=label,
         )
-    sizes = np.abs([window.measured for window in truth.windows])
+    sizes = np.abs([window.mean.measured for window in truth.windows])
     sizes = sizes[sizes > 0]
     if sizes.size and sizes.max() > 100 * sizes.min():
         threshold = 10.0 ** np.floor(np.log10(max(sizes.min(), 1e-5 * sizes.max())))

@@ -17,14 +17,14 @@ from lesde_infer.statistics import StratumStatistics
 RESOLUTION_QUANTILE = 0.1  # of the standard errors of the intervals: a rate below it could not be told from zero
 LARGEST_QUANTILE = 0.9  # of the intervals' own estimates, in absolute value
 MINIMAL_SPREAD = 2.0  # of u: a factor of e^±4, or either sign, even where the intervals agree
-NOISE_SPREAD = (5.0, 5.0, 3.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
-MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.5)  # the same where an interval is one number: see `measured`
+NOISE_SPREAD = (2.0, 3.0, 2.0)  # sd of level, slope and amplitude of log σ: noise changes by five orders within a run
+MEASURED_NOISE_SPREAD = (2.0, 2.0, 1.0)  # the same where an interval is one number: see `measured`
 MEASURED_RATE_AMPLITUDE = 1.0  # of u around its trend: a factor of e^±2
 NOISE_RATIO_SPREAD = (1.0, 0.5, 0.5)  # of the log of noise along the impact over noise across it, see `relative`
 # Mean of the level, sd of level, slope and amplitude of ψ: long intervals see some 70 % of a one-step drift, and a
 # quarter to twice it within two sd.
 ATTENUATION = (-0.35, 0.5, 0.5, 0.5)
-VARIANCE_SPREAD = (10.0, 10.0, 6.0)  # of log σ²
+VARIANCE_SPREAD = (4.0, 6.0, 4.0)  # of log σ²
 TINY = 1e-300  # keeps logarithms and divisions defined where an impact or an increment vanishes exactly
 
 

@@ -26,7 +26,7 @@ from lesde_infer.variant import (
     whitened_potential,
 )
 
-START_JITTER = 0.2  # of the unconstrained hyperparameters around the mode: chains start apart, in the typical set
+START_JITTER = 0.2  # at most, of unconstrained hyperparameters around the mode: chains start apart, in the typical set
 WEIGHT_JITTER = 0.5  # of the whitened weights, in units of their posterior's standard deviation
 MAXIMAL_TREE_DEPTH = 8
 DRAWS_AT_ONCE = 50  # whose intermediate values, of all intervals, are in memory together
@@ -93,7 +93,7 @@ class Layout:
 class _Kernel:
     """NUTS over chains, as two compiled functions."""
 
-    start: Callable[[Array, Array, Any, Points], HMCState]
+    start: Callable[[Array, Array, Array, Any, Points], HMCState]
     advance: Callable[[HMCState, Any, Points], tuple[HMCState, HMCState]]
 
 
@@ -104,10 +104,12 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
 
     initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
-    def start_one(flat: Array, key: Array, data: Any, points: Points) -> HMCState:
+    def start_one(flat: Array, key: Array, spread: Array, data: Any, points: Points) -> HMCState:
+        variance = spread**2
         return initialise(
             flat,
             n_warmup,
+            inverse_mass_matrix=jnp.diag(variance) if variant.dense_mass else variance,
             target_accept_prob=target_acceptance,
             max_tree_depth=MAXIMAL_TREE_DEPTH,
             dense_mass=variant.dense_mass,
@@ -127,7 +129,7 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
 
         return jax.lax.scan(body, state, length=CHUNK)
 
-    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None))), jax.jit(advance))
+    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None, None))), jax.jit(advance))
 
 
 @lru_cache(maxsize=32)
@@ -159,6 +161,8 @@ class Chains:
         What is sampled.
     mode, points
         Where chains start, and the whitening there (`lesde_infer.mode.find_mode`).
+    spread
+        How far posteriors reach around the mode (`lesde_infer.mode.spread_around`): the scale of the first steps.
     key : jax.Array
         Seed of all random numbers.
     n_chains : int
@@ -175,6 +179,7 @@ class Chains:
         data: Any,
         mode: Position,
         points: Points,
+        spread: Position,
         *,
         key: jax.Array,
         n_chains: int,
@@ -186,8 +191,9 @@ class Chains:
         self._n_warmup = iterations(n_warmup)
         self._kernel = _kernel(variant, self._n_warmup, target_acceptance, self._layout)
         run_key, jitter_key = jax.random.split(key)
-        start = self._layout.ravel(_scatter(mode, jitter_key, n_chains), 1)
-        self._state = self._kernel.start(start, jax.random.split(run_key, n_chains), data, points)
+        start = self._layout.ravel(_scatter(mode, spread, jitter_key, n_chains), 1)
+        keys = jax.random.split(run_key, n_chains)
+        self._state = self._kernel.start(start, keys, self._layout.ravel(spread, 0), data, points)
         self._kept: list[HMCState] = []
         self._found: list[tuple[Position, Any, Array, Array]] = []  # what `_of_draws` gives for those kept
         self.n_done = 0
@@ -233,11 +239,11 @@ def iterations(wanted: int) -> int:
     return -(-wanted // CHUNK) * CHUNK
 
 
-def _scatter(mode: Position, key: Array, n_chains: int) -> Position:
+def _scatter(mode: Position, spread: Position, key: Array, n_chains: int) -> Position:
     """Scatter chains: hyperparameters around their mode, whitened weights around zero, their own centre."""
     keys = jax.random.split(key, len(mode))
     starts = {}
     for (name, value), site_key in zip(sorted(at_origin(mode).items()), keys, strict=True):
-        spread = WEIGHT_JITTER if name.endswith("_whitened") else START_JITTER
-        starts[name] = value + spread * jax.random.normal(site_key, (n_chains, *value.shape))
+        distance = WEIGHT_JITTER if name.endswith("_whitened") else jnp.minimum(START_JITTER, spread[name])
+        starts[name] = value + distance * jax.random.normal(site_key, (n_chains, *value.shape))
     return starts

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel
-from lesde_infer.mode import find_mode
+from lesde_infer.mode import find_mode, spread_around
 from lesde_infer.sampling import Chains, SampleRun, iterations
 from lesde_infer.variant import Points, Position, Variant
 
@@ -45,9 +45,10 @@ class SubmodelSampler:
         return 0 if self._chains is None else self._chains.divergences
 
     @cached_property
-    def _mode(self) -> tuple[Position, Points]:
-        """Where chains start and the whitening there, for careful chains the same."""
-        return find_mode(self._variant, self._data)
+    def _mode(self) -> tuple[Position, Points, Position]:
+        """Where chains start, the whitening there and how far they scatter, for careful chains the same."""
+        mode, points = find_mode(self._variant, self._data)
+        return mode, points, spread_around(self._variant, self._data, mode, points)
 
     def iterations_left(self, n_draws: int) -> int:
         """Return how many iterations `run_until` will take."""

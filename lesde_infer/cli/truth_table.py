@@ -9,7 +9,7 @@ from lesde_infer.cli.console import plain_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLUMNS = ("steps", "measured", "ratio of sums", "tangent", "step/tangent", "posterior (90 %)", "agree", "flag")
+COLUMNS = ("steps", "measured", "posterior (90 %)", "agree", "median step", "posterior", "step/tangent", "flag")
 
 
 def show_truth(truth: dict[str, Any], console: "Console") -> None:
@@ -22,18 +22,18 @@ def show_truth(truth: dict[str, Any], console: "Console") -> None:
     console : Console
         Where to print.
     """
-    table = plain_table("γ per step, measured on the live network (median ± standard error) and inferred")
+    table = plain_table("γ per step, measured on the live network (mean ± standard error) and inferred")
     for heading in COLUMNS:
         table.add_column(heading, justify="left" if heading == "flag" else "right")
     for window in truth["windows"]:
         table.add_row(
             f"{window['start_step']} to {window['stop_step']}",
-            f"{_number(window['measured'])} ± {_number(window['measured_error'])}",
-            _number(window["pooled"]),
-            _number(window["tangent"]),
-            _number(window["small_step_ratio"]),
+            f"{_number(window['measured'])} ± {_number(window['error'])}",
             f"{_number(window['q50'])} ({_number(window['q05'])} to {_number(window['q95'])})",
             "yes" if window["compatible"] else "NO",
+            f"{_number(window['median']['measured'])} ± {_number(window['median']['error'])}",
+            _number(window["median"]["q50"]),
+            _number(window["small_step_ratio"]),
             window["flag"] or "",
         )
     console.print(table)
@@ -43,6 +43,10 @@ def show_truth(truth: dict[str, Any], console: "Console") -> None:
         n_agree = round(truth["coverage90"] * n_counted)
         console.print(f"agree at 90 %            {n_agree} of {n_counted} windows ({truth['coverage90']:.2f}){flagged}")
         console.print(f"posterior / measured     {_number(truth['median_ratio'])} (median)")
+        console.print(
+            f"with median steps        {truth['coverage90_of_medians']:.2f} agree, posterior / measured "
+            f"{_number(truth['median_ratio_of_medians'])}"
+        )
     else:
         console.print(f"agree at 90 %            no window to count{flagged}")
     if truth["explained"] is not None:
