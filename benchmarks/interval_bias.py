@@ -215,7 +215,7 @@ def requirement(fits: dict[str, dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--folder", type=Path, default=Path("benchmarks/work/interval_bias"))
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "work" / "interval_bias")
     parser.add_argument("--only", nargs="*", choices=tuple(OPTIMIZERS), default=tuple(OPTIMIZERS))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)

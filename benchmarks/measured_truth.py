@@ -265,7 +265,7 @@ def page(outcomes: list[dict[str, Any]]) -> str:
         "step. Then γ by plain least squares on the increments of single steps (short), and of the intervals between "
         "bursts (long), over the measured mean.",
         "",
-        "| run | accuracy | compatible | ratio | flagged | error | medians compatible | medians' ratio | short | long |",
+        "| run | accuracy | compatible | ratio | flagged | error | of medians | their ratio | short | long |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows = [line(outcome) for outcome in outcomes if outcome["counted"]]
