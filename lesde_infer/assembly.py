@@ -6,7 +6,7 @@ parts (`lesde_infer.within_statistics`), is a model of its own. Models of one sh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
 from lesde_infer.interval_design import interval_design
-from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed, spikes
+from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed, without_spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
@@ -109,12 +109,10 @@ def assemble(
 ) -> list[Submodel]:
     """Return the submodels that together are the LE-SDE of a run; curves reach up to a time ``horizon`` (`curves`).
 
-    Spikes (`lesde_infer.interval_lengths`) are left out, of the likelihood and of what scales priors, as if nothing had
-    moved: noise a thousand times the usual tells nothing of the drift, and everything of tails and of curves that might
-    pass through it, so that chains would not find their way.
+    Spikes are left out (`lesde_infer.interval_lengths.without_spikes`).
     """
     mixed = has_mixed_intervals(statistics)
-    statistics = replace(statistics, moved=statistics.moved & ~spikes(statistics))
+    statistics = without_spikes(statistics)
     contrasts: dict[Stratum, _StratumArrays]
     if elasticity == "matrix":
         contrasts = {}

@@ -1,6 +1,7 @@
 """Short and long intervals: whether they alternate, where each lies between, and what is usual among neighbours."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -76,3 +77,12 @@ def spikes(statistics: Statistics) -> Bool[np.ndarray, " time"]:
         usual = smoothed(size, statistics.n_steps, statistics.moved)
         found |= statistics.moved & (size > usual + np.log(SPIKE_RATIO))
     return found
+
+
+def without_spikes(statistics: Statistics) -> Statistics:
+    """Return statistics in which spikes count as intervals in which nothing moved.
+
+    They are left out of the likelihood and of what scales priors: noise a thousand times the usual tells nothing of the
+    drift, and everything of tails and of curves that might pass through it, so that chains would not find their way.
+    """
+    return replace(statistics, moved=statistics.moved & ~spikes(statistics))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from lesde_infer.assembly import pattern_submodel
 from lesde_infer.concurrent_sampling import ConcurrentSampler
 from lesde_infer.curves import Curve
+from lesde_infer.interval_lengths import without_spikes
 from lesde_infer.model_choice import LEAST_DIFFERENCE, LEAST_ERRORS
 from lesde_infer.predictive_density import leave_out, pareto_k_limit
 from lesde_infer.sampling import SampleRun
@@ -76,7 +77,8 @@ def sample_contrasts(
     seed, n_chains, n_draws : int
         Seed, chains, and draws of each after its warm-up.
     """
-    submodels = [pattern_submodel(statistics, curve, homogeneous=alike) for alike in homogeneous]
+    told = without_spikes(statistics)
+    submodels = [pattern_submodel(told, curve, homogeneous=alike) for alike in homogeneous]
     sampler = ConcurrentSampler(submodels, seed=seed, n_chains=n_chains)
     sampler.run_until(n_draws)
     return sampler.draws()
