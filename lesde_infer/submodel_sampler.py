@@ -9,7 +9,7 @@ from lesde_infer.mode import find_mode, spread_around
 from lesde_infer.sampling import Chains, SampleRun, iterations
 from lesde_infer.variant import Points, Position, Variant
 
-WARMUP, ACCEPTANCE = 300, 0.9
+WARMUP, ACCEPTANCE = 150, 0.9  # chains start whitened, at steps of the right scale: longer warm-ups mixed no better
 CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.99  # of new chains with smaller steps, where transitions diverged
 
 Report = Callable[[int], None]
