@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_tools.errors import InputError
+    from lesde_infer.feature_geometry import Geometry, geometry
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.forecast_result import Forecast
     from lesde_infer.forecasting import forecast
@@ -28,6 +29,7 @@ __all__ = [
     "DriftComparison",
     "Fit",
     "Forecast",
+    "Geometry",
     "InputError",
     "Moments",
     "PredictionError",
@@ -44,6 +46,7 @@ __all__ = [
     "expected_log_predictive_density",
     "fit",
     "forecast",
+    "geometry",
     "load",
     "simulate",
     "write_report",
@@ -57,6 +60,7 @@ _HOMES = {
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
     "Forecast": "lesde_infer.forecast_result",
+    "Geometry": "lesde_infer.feature_geometry",
     "InputError": "data_tools.errors",
     "Moments": "lesde_infer.moments",
     "PredictionError": "lesde_infer.predictive",
@@ -72,6 +76,7 @@ _HOMES = {
     "expected_log_predictive_density": "lesde_infer.predictive_density",
     "fit": "lesde_infer.inference",
     "forecast": "lesde_infer.forecasting",
+    "geometry": "lesde_infer.feature_geometry",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",
     "write_report": "lesde_infer.report",

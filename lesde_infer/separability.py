@@ -278,7 +278,7 @@ def _separable(first: Float[np.ndarray, "a feature"], second: Float[np.ndarray, 
     side = np.repeat([1.0, -1.0], [len(first), len(second)])
     if _leaves_gap((points - points.mean(axis=0)) @ (first.mean(axis=0) - second.mean(axis=0)), side):
         return True
-    white = _whiten(points)
+    white = whitened(points)
     if white.shape[1] == 0:
         return False  # all points coincide
     if _leaves_gap(white @ (side @ white), side):  # linear discriminant: the covariance of white is the identity
@@ -295,7 +295,7 @@ def _leaves_gap(scores: Float[np.ndarray, " sample"], side: Float[np.ndarray, " 
     return bool(gap > GAP_TOLERANCE * (scores.max() - scores.min()))
 
 
-def _whiten(points: Float[np.ndarray, "sample feature"]) -> Float[np.ndarray, "sample rank"]:
+def whitened(points: Float[np.ndarray, "sample feature"]) -> Float[np.ndarray, "sample rank"]:
     """Return coordinates of the points within their affine span, with mean zero and unit covariance."""
     left, singular, _ = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     # Centring leaves rounding errors of the size of the raw entries: directions as small as that are not data.
