@@ -37,3 +37,15 @@ def test_known_rates_are_given_back(tmp_path):
 
 def test_examples_refuse_what_they_cannot_do(tmp_path):
     assert "give 100 or more" in run("own_loop.py", "--steps", 5, "--out-dir", tmp_path).stderr
+
+
+def test_the_separation_theorem_is_seen(tmp_path):
+    done = run("separation_theorem.py", "--runs", 10, "--plot", tmp_path / "theorem.png")
+    assert done.returncode == 0, done.stderr
+    ends = {tuple(line.split()[:2]): line for line in done.stdout.splitlines()[2:]}
+    assert len(ends) == 12
+    assert float(ends["0.5", "0.0"].split()[8]) == 1.0
+    assert float(ends["1.5", "0.0"].split()[8]) == 0.0
+    assert (tmp_path / "theorem.png").stat().st_size > 10_000
+    assert "rate is -1.0" in run("separation_theorem.py", "--rate", -1).stderr
+    assert "give --force" in run("separation_theorem.py", "--plot", tmp_path / "theorem.png").stderr
