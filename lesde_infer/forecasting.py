@@ -7,8 +7,8 @@ thus has the uncertainty of the parameters, of the curves beyond the record, and
 
 Nothing recorded after the prefix enters a path, not even the classifier on a hidden layer, which is held as it was. Of
 records that follow only the steps and times are used, to lay out the intervals; their features are looked at
-afterwards, to score what was predicted (`lesde_infer.forecast_scores`) beside two simple forecasts: that metrics stay
-as they were, and that they go on as they went, linearly in log t.
+afterwards, to score what was predicted (`lesde_infer.forecast_scores`) beside three others: that metrics stay
+as they were, that they go on as they went, linearly in log t, and the paper's (`lesde_infer.moment_forecast`).
 
 tests/lesde_infer/test_forecast.py checks that truth is covered, and that altering the future alters no draw.
 """
@@ -35,6 +35,7 @@ from lesde_infer.future_grid import FutureGrid, future_grid, prefix_end
 from lesde_infer.future_rates import future_rates
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.moment_forecast import paper_forecast
 from lesde_infer.momentum import DriveChoice
 from lesde_infer.predictive import (
     BATCH_BYTES,
@@ -224,6 +225,11 @@ def _continue(
     scores = {}
     if records[-1] >= 0:
         rivals = _rivals(past, elapsed, float(grid.times[-1] - fit.times[0]))
+        ends = int(grid.steps[0]), int(grid.steps[-1])
+        by_paper = paper_forecast(recording, samples.layer, fit.settings.group, samples.features, samples.groups, *ends)
+        of_paper = {} if by_paper is None else samples.measure(by_paper, metrics)
+        for name in metrics:
+            rivals[name]["paper"] = of_paper.get(name, float("nan"))
         scores = {
             name: score(name, predicted[name][:, -1], float(observed[name][-1]), rivals[name]) for name in metrics
         }

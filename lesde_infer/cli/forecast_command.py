@@ -61,7 +61,8 @@ def forecast(
     """Fit the first part of a run, and simulate what follows.
 
     Nothing recorded later enters the forecast. Where the recording goes on, what was predicted is scored by the CRPS,
-    beside metrics staying as they are (persistence) and going on as they went (linearly in log t).
+    beside metrics staying as they are (persistence), going on as they went (linearly in log t), and the paper's
+    estimators continued.
     """
     check_outputs([json, plot], inputs=[file], force=force)
     from lesde_infer.forecasting import forecast as run_forecast
@@ -100,7 +101,7 @@ def forecast(
 def show_forecast(result: dict[str, Any], console: "Console") -> None:
     """Print metrics at the horizon, predicted and recorded, and what to doubt."""
     table = plain_table(f"At step {result['horizon_step']}, forecast from step {result['at_step']}")
-    for heading in ("metric", "at the start", "predicted", "90 % interval", "recorded", "CRPS", "of persistence"):
+    for heading in ("metric", "at the start", "predicted", "90 % interval", "recorded", "CRPS", "persistence", "paper's"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, quantiles in result["predicted"].items():
         score = result["scores"].get(name, {})
@@ -112,6 +113,7 @@ def show_forecast(result: dict[str, Any], console: "Console") -> None:
             _number(result["observed"][name]),
             _number(score.get("crps")),
             _number(score.get("crps_persistence")),
+            _number(score.get("crps_paper")),
         )
     console.print(table)
     console.print(
