@@ -101,7 +101,8 @@ def forecast(
 def show_forecast(result: dict[str, Any], console: "Console") -> None:
     """Print metrics at the horizon, predicted and recorded, and what to doubt."""
     table = plain_table(f"At step {result['horizon_step']}, forecast from step {result['at_step']}")
-    for heading in ("metric", "at the start", "predicted", "90 % interval", "recorded", "CRPS", "persistence", "paper's"):
+    headings = ("metric", "at the start", "predicted", "90 % interval", "recorded", "CRPS", "persistence", "paper's")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, quantiles in result["predicted"].items():
         score = result["scores"].get(name, {})
