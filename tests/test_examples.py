@@ -49,3 +49,21 @@ def test_the_separation_theorem_is_seen(tmp_path):
     assert (tmp_path / "theorem.png").stat().st_size > 10_000
     assert "rate is -1.0" in run("separation_theorem.py", "--rate", -1).stderr
     assert "give --force" in run("separation_theorem.py", "--plot", tmp_path / "theorem.png").stderr
+
+
+@pytest.mark.slow
+def test_the_phase_transition_is_carried_out_and_goes_on(tmp_path):
+    folders = ["--work", tmp_path / "work", "--results", tmp_path / "results"]
+    done = run("phase_transition.py", "--short", "--jobs", 1, *folders)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "results" / "phase_transition.md").read_text()
+    assert "these numbers mean nothing" in page
+    assert page.count("| 0.50 |") == 2
+    for name in ("fig1_class_means.png", "fig3_integrals.png", "fig4_loss_and_tail.png"):
+        assert (tmp_path / "results" / name).stat().st_size > 10_000
+    again = run("phase_transition.py", "--short", "--jobs", 1, *folders)
+    assert again.stdout.count(", 0 min") == 6  # kept outcomes are not computed again
+
+
+def test_the_phase_transition_refuses_what_is_no_share():
+    assert "shares from 0 to 1" in run("phase_transition.py", "--noise", 1.5).stderr
