@@ -36,4 +36,25 @@ def _keep_compiled_programs() -> None:
 
 _keep_compiled_programs()
 
-__all__ = ["jax", "jnp"]
+MAPPING_LIMIT, MAPPINGS = Path("/proc/sys/vm/max_map_count"), Path("/proc/self/maps")
+MOST_MAPPED = 0.5  # of the memory mappings that the system grants a process
+
+
+def make_room() -> None:
+    """Forget compiled programs where the process runs out of memory mappings.
+
+    Each program takes hundreds of mappings, and Linux grants a process 65,530: after some thirty fits of different
+    shapes the next program would crash the process. Those that are wanted again are read from the cache on disk. Where
+    the system does not tell its limits nothing is done.
+    """
+    try:
+        limit = int(MAPPING_LIMIT.read_text())
+        with MAPPINGS.open("rb") as mappings:
+            mapped = sum(1 for _ in mappings)
+    except (OSError, ValueError):
+        return
+    if mapped > MOST_MAPPED * limit:
+        jax.clear_caches()
+
+
+__all__ = ["jax", "jnp", "make_room"]

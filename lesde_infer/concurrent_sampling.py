@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
-from lesde_infer._jax import jax
+from lesde_infer._jax import jax, make_room
 from lesde_infer.assembly import Submodel
 from lesde_infer.sampling import SampleRun
 from lesde_infer.submodel_sampler import SubmodelSampler
@@ -31,6 +31,7 @@ class ConcurrentSampler:
     """
 
     def __init__(self, submodels: Sequence[Submodel], *, seed: int, n_chains: int) -> None:
+        make_room()
         keys = jax.random.split(jax.random.key(seed), len(submodels))
         self._samplers = [
             SubmodelSampler(submodel, key, n_chains) for submodel, key in zip(submodels, keys, strict=True)

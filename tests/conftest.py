@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,15 @@ import pytest
 # Tests run in parallel, and programs here are small: one thread each beats two that wait for one another.
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs():
+    """Forget compiled programs of earlier modules before the process has too many."""
+    yield
+    if "lesde_infer._jax" in sys.modules:
+        sys.modules["lesde_infer._jax"].make_room()
+
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
