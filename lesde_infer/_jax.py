@@ -54,7 +54,7 @@ def make_room() -> None:
     except (OSError, ValueError):
         return
     if mapped > MOST_MAPPED * limit:
-        jax.clear_caches()
+        jax.clear_caches()  # type: ignore[no-untyped-call]
 
 
 __all__ = ["jax", "jnp", "make_room"]

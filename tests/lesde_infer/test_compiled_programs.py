@@ -39,17 +39,21 @@ def test_programs_work_after_they_were_forgotten():
 
 
 @pytest.mark.slow
-def test_fits_of_many_shapes_do_not_end_the_process(tmp_path):
-    """Forty shapes: some 2,000 mappings each, of 65,530."""
+def test_fits_of_many_shapes_stay_within_bounds(tmp_path, monkeypatch):
+    """Ten shapes, some 2,000 mappings each, where a twentieth of what is granted is the most before one begins."""
     from core_helpers import make_run
 
     from lesde_infer.assembly import assemble
     from lesde_infer.concurrent_sampling import ConcurrentSampler
     from lesde_infer.statistics import compute_statistics
 
-    for number in range(40):
+    monkeypatch.setattr(_jax, "MOST_MAPPED", 0.05)
+    mapped = []
+    for number in range(10):
         with make_run(3, 4, 20 + number).write(tmp_path / f"{number}.h5") as recording:
             submodels = assemble(compute_statistics(recording, "out", "R"), "constant")[:1]
         sampler = ConcurrentSampler(submodels, seed=0, n_chains=2)
         sampler.run_until(50)
         assert len(sampler.draws()) == 1
+        mapped.append(len(_jax.MAPPINGS.read_bytes().splitlines()))
+    assert max(mapped) < 12_000
