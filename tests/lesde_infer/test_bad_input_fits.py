@@ -92,6 +92,7 @@ def end(summary):
 
 
 class TestWhatIsFittedWithAFlag:
+    @pytest.mark.slow
     def test_equal_samples_of_a_class_leave_kappa_to_its_prior(self, fitted):
         shown, summary = fitted(usual()[:, N * LABELS])
         whole = (0, 310)

@@ -65,6 +65,7 @@ class TestVerdicts:
         low, high = stats.binom.ppf([0.001, 0.999], n_seeds, FALSE_ALARM)
         assert low <= alarms <= high
 
+    @pytest.mark.slow
     def test_together_right_quantities_raise_few_alarms(self):
         n_seeds, n_quantities = 40, 30
         alarms = sum(
@@ -318,6 +319,7 @@ def test_parts_of_deviations_are_calibrated_by_names_of_their_own():
         assert {f"degrees[{stratum}]", f"log_likelihood[{stratum}]"} <= found.keys()
 
 
+@pytest.mark.slow
 def test_real_fits_go_on_where_they_were(tiny_template, tmp_path, monkeypatch):
     """A few short fits, in two parts: the second takes up the first, and ranks whatever the chains gave."""
     monkeypatch.setattr(calibrated_fit, "LONGER", ())

@@ -32,6 +32,7 @@ def statistics_of(path, elasticity, seed):
         return compute_statistics(recording, "features", "I")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("elasticity", "has_pattern"), [(PATTERN, True), (ALIKE, False)])
 def test_a_pattern_is_preferred_where_there_is_one(tmp_path, elasticity, has_pattern):
     statistics = statistics_of(tmp_path / "run.h5", elasticity, seed=4)
