@@ -1,5 +1,6 @@
 """What commands print: results on standard output, progress on standard error if that is a terminal."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ def plain_table(title: str) -> "Table":
     from rich.table import Table
 
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def short_number(value: float | None) -> str:
+    """Write a number with three digits; a dash where it is not defined."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
 @contextmanager

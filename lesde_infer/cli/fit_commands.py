@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from data_tools.errors import InputError
-from lesde_infer.cli.console import note, plain_table, progress_bars, results_console
+from lesde_infer.cli.console import note, plain_table, progress_bars, results_console, short_number
 from lesde_infer.cli.moments_command import moments_beside_posterior, show_beside_posterior
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
@@ -191,10 +191,10 @@ def show_check(result: dict[str, Any], console: "Console") -> None:
     for name, quantiles in result["predicted"].items():
         table.add_row(
             name.replace("_", " "),
-            _number(result["observed"][name]),
-            _number(quantiles["q50"]),
-            f"{_number(quantiles['q05'])} to {_number(quantiles['q95'])}",
-            _number(result["p_values"][name]),
+            short_number(result["observed"][name]),
+            short_number(quantiles["q50"]),
+            f"{short_number(quantiles['q05'])} to {short_number(quantiles['q95'])}",
+            short_number(result["p_values"][name]),
         )
     console.print(table)
     console.print(
@@ -214,8 +214,8 @@ def _curve_table(curves: dict[str, Any], unit: str, flags: list[dict[str, Any]])
         table.add_row(
             f"{steps[index]:.0f}",
             *(
-                f"{_number(curves[name]['q50'][index])} "
-                f"({_number(curves[name]['q05'][index])} to {_number(curves[name]['q95'][index])})"
+                f"{short_number(curves[name]['q50'][index])} "
+                f"({short_number(curves[name]['q05'][index])} to {short_number(curves[name]['q95'][index])})"
                 f"{' ?' if _is_unsettled(name, steps[index], flags) else ''}"
                 for name in names
             ),
@@ -226,7 +226,3 @@ def _curve_table(curves: dict[str, Any], unit: str, flags: list[dict[str, Any]])
 def _is_unsettled(name: str, step: float, flags: list[dict[str, Any]]) -> bool:
     """Tell whether a flag says of a rate that the data do not identify it at a step."""
     return any(flag["name"] in UNSETTLED[name] and flag["start_step"] <= step <= flag["stop_step"] for flag in flags)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from lesde_infer.cli.console import note, plain_table, progress_bars, results_console
+from lesde_infer.cli.console import note, plain_table, progress_bars, results_console, short_number
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
     CurveOption,
@@ -108,13 +107,13 @@ def show_forecast(result: dict[str, Any], console: "Console") -> None:
         score = result["scores"].get(name, {})
         table.add_row(
             name.replace("_", " ") + (" (log)" if score.get("scale") == "log" else ""),
-            _number(result["start"][name]),
-            _number(quantiles["q50"]),
-            f"{_number(quantiles['q05'])} to {_number(quantiles['q95'])}",
-            _number(result["observed"][name]),
-            _number(score.get("crps")),
-            _number(score.get("crps_persistence")),
-            _number(score.get("crps_paper")),
+            short_number(result["start"][name]),
+            short_number(quantiles["q50"]),
+            f"{short_number(quantiles['q05'])} to {short_number(quantiles['q95'])}",
+            short_number(result["observed"][name]),
+            short_number(score.get("crps")),
+            short_number(score.get("crps_persistence")),
+            short_number(score.get("crps_paper")),
         )
     console.print(table)
     console.print(
@@ -142,7 +141,3 @@ def show_forecast(result: dict[str, Any], console: "Console") -> None:
         console.print(f"no {name.replace('_', ' ')}: {reason}")
     for remark in result["notes"]:
         note(remark)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"

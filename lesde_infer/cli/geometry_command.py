@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import numpy as np
 import typer
 
-from lesde_infer.cli.console import plain_table, results_console
+from lesde_infer.cli.console import plain_table, results_console, short_number
 from lesde_infer.cli.options import ForceOption, GroupOption, JsonOption, LayerOption, SeedOption
 from lesde_infer.cli.output_files import check_outputs, write_json
 
@@ -76,31 +75,27 @@ def show_geometry(found: dict[str, Any], console: "Console") -> None:
     table.add_column("value", justify="right")
     accuracies = {"linear accuracy, held out": found["held_out_accuracy"]}
     for name, value in {**found["metrics"], **accuracies, **found["variants"]}.items():
-        table.add_row(name.replace("_", " "), _number(value))
+        table.add_row(name.replace("_", " "), short_number(value))
     console.print(table)
     for name, reason in found["undefined"].items():
         console.print(f"note: {name.replace('_', ' ')}: {reason}")
     own = found["separation"]
     console.print(f"separable pairs          {own['n_separable_pairs']} of {own['n_pairs']}")
     first, second = own["narrowest_pair"]
-    margin = _number(own["narrowest_margin"])
+    margin = short_number(own["narrowest_margin"])
     console.print(f"narrowest margin         {margin} (classes {first} and {second}), in units of features")
-    one = f"yes, with a margin of at least {_number(own['classifier_margin'])}" if own["one_classifier"] else "no"
+    one = f"yes, with a margin of at least {short_number(own['classifier_margin'])}" if own["one_classifier"] else "no"
     console.print(f"one linear classifier    {one}")
     console.print(
-        f"a pair, by chance        separable with probability {_number(own['chance_cover'])} (Cover's count), "
-        f"{_number(own['chance_permuted'])} ({own['n_permutations']} permutations of labels)"
+        f"a pair, by chance        separable with probability {short_number(own['chance_cover'])} (Cover's count), "
+        f"{short_number(own['chance_permuted'])} ({own['n_permutations']} permutations of labels)"
     )
     rank = f"{found['effective_rank']} of {found['n_classes'] - 1}"
-    console.print(f"directions of means      {rank}, condition {_number(found['condition'])}")
+    console.print(f"directions of means      {rank}, condition {short_number(found['condition'])}")
     if layers := found["layers"]:
-        each = ", ".join(f"{n} {_number(v)}" for n, v in zip(layers["layers"], layers["fuzziness"], strict=True))
+        each = ", ".join(f"{n} {short_number(v)}" for n, v in zip(layers["layers"], layers["fuzziness"], strict=True))
         console.print(f"separation fuzziness     {each}")
         console.print(
-            f"law of data separation   factor {_number(layers['decay_ratio'])} a layer, "
-            f"correlation of log fuzziness and layer {_number(layers['correlation'])}"
+            f"law of data separation   factor {short_number(layers['decay_ratio'])} a layer, "
+            f"correlation of log fuzziness and layer {short_number(layers['correlation'])}"
         )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from data_tools.errors import InputError
-from lesde_infer.cli.console import note, plain_table, results_console
+from lesde_infer.cli.console import note, plain_table, results_console, short_number
 from lesde_infer.cli.options import ForceOption, GroupOption, JsonOption, LayerOption, SeedOption, UntilOption
 from lesde_infer.cli.output_files import check_outputs, write_json
 
@@ -127,9 +127,9 @@ def show_beside_posterior(summary: dict[str, Any], console: "Console") -> None:
     for name, estimates in summary["moments"].items():
         values = [estimates[key] for key in ("A_end", "B_end", "tail_index_alpha", "tail_index_beta")]
         share = estimates["reversed_share"]
-        table.add_row(name, *map(_number, values), f"{share:.0%}" if np.isfinite(share) else "–")
+        table.add_row(name, *map(short_number, values), f"{share:.0%}" if np.isfinite(share) else "–")
     paper = summary["paper_tail_index"]
-    interval = f"{_number(paper['mean'])} ({_number(paper['q05'])} to {_number(paper['q95'])})"
+    interval = f"{short_number(paper['mean'])} ({short_number(paper['q05'])} to {short_number(paper['q95'])})"
     table.add_row(f"posterior ({summary['impact']})", "–", "–", interval, "–", "–")
     console.print(table)
     for name, estimates in summary["moments"].items():
@@ -150,22 +150,18 @@ def show_moments(estimates: "Moments", console: "Console") -> None:
     console.print(table)
     for rate, tail in (("α", estimates.tail_index_alpha), ("β", estimates.tail_index_beta)):
         name = "tail_index_alpha" if rate == "α" else "tail_index_beta"
-        console.print(f"tail index of ∫{rate}  {_number(tail.value)}{_interval(estimates, name)}")
+        console.print(f"tail index of ∫{rate}  {short_number(tail.value)}{_interval(estimates, name)}")
     for remark in estimates.notes:
         console.print(f"note: {remark}")
 
 
 def _at(estimates: "Moments", name: str, place: int) -> str:
     """Write one point of a curve, and its interval if it has one."""
-    return f"{_number(float(getattr(estimates, name)[place]))}{_interval(estimates, name, place)}"
+    return f"{short_number(float(getattr(estimates, name)[place]))}{_interval(estimates, name, place)}"
 
 
 def _interval(estimates: "Moments", name: str, place: int | None = None) -> str:
     if estimates.intervals is None:
         return ""
     low, high = (float(bound if place is None else bound[place]) for bound in getattr(estimates.intervals, name))
-    return f" ({_number(low)} to {_number(high)})"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "–"
+    return f" ({short_number(low)} to {short_number(high)})"

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lesde_infer.cli.console import plain_table
+from lesde_infer.cli.console import plain_table, short_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,12 +26,12 @@ def show_truth(truth: dict[str, Any], console: "Console") -> None:
     for window in truth["windows"]:
         table.add_row(
             f"{window['start_step']} to {window['stop_step']}",
-            f"{_number(window['measured'])} ± {_number(window['error'])}",
-            f"{_number(window['q50'])} ({_number(window['q05'])} to {_number(window['q95'])})",
+            f"{short_number(window['measured'])} ± {short_number(window['error'])}",
+            f"{short_number(window['q50'])} ({short_number(window['q05'])} to {short_number(window['q95'])})",
             "yes" if window["compatible"] else "NO",
-            f"{_number(window['median']['measured'])} ± {_number(window['median']['error'])}",
-            _number(window["median"]["q50"]),
-            _number(window["small_step_ratio"]),
+            f"{short_number(window['median']['measured'])} ± {short_number(window['median']['error'])}",
+            short_number(window["median"]["q50"]),
+            short_number(window["small_step_ratio"]),
             window["flag"] or "",
         )
     console.print(table)
@@ -42,10 +40,10 @@ def show_truth(truth: dict[str, Any], console: "Console") -> None:
     if n_counted:
         n_agree = round(truth["coverage90"] * n_counted)
         console.print(f"agree at 90 %            {n_agree} of {n_counted} windows ({truth['coverage90']:.2f}){flagged}")
-        console.print(f"posterior / measured     {_number(truth['median_ratio'])} (median)")
+        console.print(f"posterior / measured     {short_number(truth['median_ratio'])} (median)")
         console.print(
             f"with median steps        {truth['coverage90_of_medians']:.2f} agree, posterior / measured "
-            f"{_number(truth['median_ratio_of_medians'])}"
+            f"{short_number(truth['median_ratio_of_medians'])}"
         )
     else:
         console.print(f"agree at 90 %            no window to count{flagged}")
@@ -56,13 +54,9 @@ def show_truth(truth: dict[str, Any], console: "Console") -> None:
 
 
 def _explained(shares: dict[str, Any]) -> str:
-    fitted = "" if shares["matrix"] is None else f"fitted matrix {_number(shares['matrix'])}, "
+    fitted = "" if shares["matrix"] is None else f"fitted matrix {short_number(shares['matrix'])}, "
     return (
-        f"explained drift          {fitted}homogeneous {_number(shares['homogeneous'])}, at best "
-        f"{_number(shares['best_constant_matrix'])} by a constant matrix fitted to the measurement and its noise, "
-        f"{_number(shares['held_out_constant_matrix'])} where it was not fitted (squared cosines, second half)"
+        f"explained drift          {fitted}homogeneous {short_number(shares['homogeneous'])}, at best "
+        f"{short_number(shares['best_constant_matrix'])} by a constant matrix fitted to the measurement and its noise, "
+        f"{short_number(shares['held_out_constant_matrix'])} where it was not fitted (squared cosines, second half)"
     )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
