@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import Curve
+from lesde_infer.curves import LATE_SHARE, Curve
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
 from lesde_infer.interval_design import interval_design
@@ -21,6 +21,7 @@ from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, s
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
+from lesde_infer.power_pivot import power_pivot
 from lesde_infer.priors import (
     TINY,
     StratumScale,
@@ -309,6 +310,7 @@ def _strata_data(
 
     mixed = has_mixed_intervals(statistics)
     none = np.zeros_like(statistics.lengths)
+    design = interval_design(statistics.times, statistics.midpoints, horizon)
     return StrataData(
         direction_square=jnp.stack([pad(s.direction_square) for s in strata]),
         direction_increment=jnp.stack([pad(s.direction_increment) for s in strata]),
@@ -325,10 +327,33 @@ def _strata_data(
         is_rate=jnp.asarray([s.is_rate for s in strata], float),
         relaxes=jnp.asarray([s.relaxes for s in strata], float),
         prior=curve_prior([s.scale for s in strata], mixed=mixed),
-        design=interval_design(statistics.times, statistics.midpoints, horizon),
+        design=design._replace(pivot=jnp.asarray(_pivot(statistics, strata[0]))),
         lengths=jnp.asarray(statistics.lengths),
         n_steps=jnp.asarray(statistics.n_steps, float),
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),
         n_classes=jnp.asarray(statistics.n_classes, float),
         relative_size=jnp.stack([none if s.relative_size is None else s.relative_size for s in strata]),
     )
+
+
+def _pivot(statistics: Statistics, stratum: _StratumArrays) -> float:
+    """Return where power laws of a stratum are pinned, from each interval's own rate and the noise around it.
+
+    A log variance is no rate: it is linear in its weights, and its level may be pinned anywhere.
+    """
+    if not stratum.is_rate:
+        return LATE_SHARE
+    size = np.maximum(stratum.increment_square / stratum.dimension, np.maximum(stratum.error**2, TINY))
+    in_units = np.log(size) - 2.0 * stratum.log_length  # noise of strata has a unit in each interval
+    noise = np.exp(0.5 * smoothed(in_units, statistics.n_steps, statistics.moved) + stratum.log_length)
+    if stratum.increment is None:
+        length = np.sqrt(stratum.direction_square.sum(axis=1))
+        along = stratum.direction_increment.sum(axis=1) / np.maximum(length, TINY)
+    else:
+        length, along = stratum.direction_square.sum(axis=1), stratum.increment
+    push = np.where(stratum.observed, np.abs(length) * stratum.exposure, 0.0)
+    told = push > TINY
+    push = np.where(told, push, 1.0)
+    errors = np.where(told, np.hypot(noise, stratum.error) / push, 0.0)
+    span = float(statistics.times[-1] - statistics.times[0])
+    return power_pivot(along / push, errors, statistics.midpoints - statistics.times[0], span)

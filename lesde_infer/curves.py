@@ -2,7 +2,7 @@
 
 Each curve is linear in a vector of *weights* given a few hyperparameters, which is what makes the
 posterior's geometry tractable (`lesde_infer.whitening`). With t the time since the first record, t_ref
-late in the record, and τ a time scale:
+a time within it, and τ a time scale:
 
 - ``constant``: u(t) = w₀.
 - ``power``: u(t) = w₀ and the factor ((t + τ)/(t_ref + τ))^−r, r = w₁, multiplies the rate; τ is sampled.
@@ -47,7 +47,7 @@ TIME_SCALE_SHARE = 0.01  # of the record: prior median of τ of power laws
 # Prior sd of the exponent r of power laws. The theory's border is r = 1; |r| = 2 is four orders of magnitude within a
 # record. Where a rate is close to zero nothing else bounds its exponent, and a wide prior leads chains up a cliff.
 EXPONENT_SD = 1.0
-LATE_SHARE = 0.9  # t_ref, where the level of a power law is pinned: late, but inside the record
+LATE_SHARE = 0.9  # t_ref as a share of the record, where nothing tells where else to pin the level of a power law
 MAXIMAL_SINH_ARGUMENT = 40.0
 MEDIAN_OF_HALF_NORMAL = 0.6745  # in units of its scale
 
@@ -65,12 +65,15 @@ class CurveDesign(NamedTuple):
         Ones, and log time scaled to [−1, 1] over the record, or up to the horizon.
     basis : array, shape (time, function)
         Eigenfunctions of the Laplacian at the scaled log time.
+    pivot : array, shape ()
+        t_ref of power laws as a share of the record (`lesde_infer.power_pivot`).
     """
 
     elapsed: Float[Array, " time"]
     span: Float[Array, ""]
     trend: Float[Array, "time two"]
     basis: Float[Array, "time function"]
+    pivot: Float[Array, ""]
 
 
 class CurvePrior(NamedTuple):
@@ -120,7 +123,11 @@ def curve_design(
     x = 2.0 * (np.log(elapsed + early) - low) / (high - low) - 1.0
     basis = eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)
     return CurveDesign(
-        jnp.asarray(elapsed), jnp.asarray(span, float), jnp.stack([jnp.ones_like(x), x], axis=1), jnp.asarray(basis)
+        elapsed=jnp.asarray(elapsed),
+        span=jnp.asarray(span, float),
+        trend=jnp.stack([jnp.ones_like(x), x], axis=1),
+        basis=jnp.asarray(basis),
+        pivot=jnp.asarray(LATE_SHARE),
     )
 
 
@@ -176,7 +183,7 @@ def sample_time_scale() -> Float[Array, ""]:
 def log_time(design: CurveDesign, time_scale: Float[Array, "*batch"]) -> Float[Array, "*batch time"]:
     """Return log((t + τ)/(t_ref + τ)), τ given as a share of the record."""
     shift = (time_scale * design.span)[..., None]
-    return jnp.log((design.elapsed + shift) / (LATE_SHARE * design.span + shift))
+    return jnp.log((design.elapsed + shift) / (design.pivot * design.span + shift))
 
 
 def predictor(

@@ -47,8 +47,8 @@ def curve_table(submodels: Sequence[Submodel], runs: Sequence[SampleRun]) -> xr.
     """Return what is needed to evaluate every curve anywhere, beside the weights that the posterior holds.
 
     One row a curve, by the names of ``curve`` in the posterior: ``reference`` and ``is_rate`` (rates are
-    reference · sinh(u)), the prior's ``level_mean``, ``level_sd``, ``slope_sd`` and ``amplitude_sd``, and
-    ``time_scale`` (chain, draw, curve) for power laws.
+    reference · sinh(u)), the prior's ``level_mean``, ``level_sd``, ``slope_sd`` and ``amplitude_sd``, and for power
+    laws ``pivot`` (t_ref as a share of the record) and ``time_scale`` (chain, draw, curve).
     """
     has_class_noise = any("class_noise" in submodel.strata for submodel in submodels)
     rows: dict[str, dict[str, float]] = {}
@@ -66,6 +66,7 @@ def curve_table(submodels: Sequence[Submodel], runs: Sequence[SampleRun]) -> xr.
                 is_rate = kind == 0 and not isinstance(data, PatternData) and float(data.is_rate[place]) > 0
                 rows[name] = {field: float(getattr(data.prior, field)[index]) for field in CurvePrior._fields}
                 rows[name] |= {"is_rate": float(is_rate), "reference": float(data.reference[place]) if is_rate else 1.0}
+                rows[name]["pivot"] = float(data.design.pivot)
                 time_scales[name] = run.values.get("power_time_scale")
     table = xr.Dataset(
         {field: ("curve", [row[field] for row in rows.values()]) for field in next(iter(rows.values()))},
@@ -134,12 +135,12 @@ def continue_curves(
     weights, time_scales = _weights(fit, n_draws)
     values = {}
     for name, own in weights.items():
-        row = table.sel(curve=name)
+        row, pinned = table.sel(curve=name), _pinned(design, table, name)
         if float(row["is_rate"]):
             reference = jnp.full(len(own), float(row["reference"]))
-            values[name] = np.asarray(rate(curve, own, design, time_scales[name], reference))
+            values[name] = np.asarray(rate(curve, own, pinned, time_scales[name], reference))
         else:
-            values[name] = np.asarray(predictor(curve, own, design, time_scales[name]))
+            values[name] = np.asarray(predictor(curve, own, pinned, time_scales[name]))
             if name in NOISE_SCALES.values():
                 values[name] = np.exp(values[name])
     for stratum in COUPLED:  # from what the longest intervals see to what single steps do
@@ -149,6 +150,13 @@ def continue_curves(
     if "pattern_scale" in values:
         values["pattern_scale"] = _continued_scale(fit, values, n_draws)
     return values
+
+
+def _pinned(design: CurveDesign, table: xr.Dataset, name: str) -> CurveDesign:
+    """Return a design in which power laws are pinned where a curve was; fits of old do not say where."""
+    if "pivot" not in table:
+        return design
+    return design._replace(pivot=jnp.asarray(float(table["pivot"].sel(curve=name))))
 
 
 def _weights(
@@ -172,7 +180,9 @@ def _continued_scale(
     weights, time_scales = _weights(fit, n_draws)
     design = continued_design(fit, fit.posterior["time"].to_numpy()[-1:])
     last = {
-        name: np.asarray(predictor(fit.settings.curve, weights[name], design, time_scales[name]))
+        name: np.asarray(
+            predictor(fit.settings.curve, weights[name], _pinned(design, _table(fit), name), time_scales[name])
+        )
         for name in names
         if name in weights
     }
@@ -238,14 +248,14 @@ def prior_weight(fit: "Fit") -> PriorWeight:
     rows = table.sel(curve=names)
     fields = {field: rows[field].to_numpy().copy() for field in CurvePrior._fields}
     fields["level_sd"][[name == "pattern_scale" for name in names]] = 0.0
-    prior = CurvePrior(**{field: jnp.asarray(values) for field, values in fields.items()})
-    widths = np.asarray(prior_width(fit.settings.curve, prior, design))
     ratios = {}
-    for name, width in zip(names, widths, strict=True):
-        own = weights[name]
+    for place, name in enumerate(names):
+        own, pinned = weights[name], _pinned(design, table, name)
+        prior = CurvePrior(**{field: jnp.asarray(values[place : place + 1]) for field, values in fields.items()})
+        width = np.asarray(prior_width(fit.settings.curve, prior, pinned))[0]
         if name == "pattern_scale":  # its level cancels in u − ū, and has no posterior of its own
             own = own.at[:, 0].set(0.0)
-        sd = np.asarray(predictor(fit.settings.curve, own, design, time_scales[name])).std(axis=0)
+        sd = np.asarray(predictor(fit.settings.curve, own, pinned, time_scales[name])).std(axis=0)
         ratio_at, ratio_horizon = np.divide(sd, width, out=np.zeros_like(sd), where=width > 0).tolist()
         ratios[name] = (ratio_at, ratio_horizon)
     early = early_time(fit.posterior["time"].to_numpy() - fit.times[0], float(fit.times[-1] - fit.times[0]))

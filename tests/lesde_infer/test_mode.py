@@ -70,10 +70,10 @@ def test_curves_do_not_pass_through_single_intervals():
 def test_the_spread_around_the_mode_is_that_of_the_curvature():
     """Against automatic second derivatives; whitened weights have one, and nothing has more.
 
-    In run 11 of the prior drift is thousands of times the noise, and the time scale of the power law is known to a
+    In run 15 of the prior drift is thousands of times the noise, and the time scale of the power law is known to a
     hundredth: chains that started a fifth away did not find one another.
     """
-    run = simulate_run(simulated_template(curve="power", strata="class-means").submodels[:1], 0, 11)
+    run = simulate_run(simulated_template(curve="power", strata="class-means").submodels[:1], 0, 15)
     variant, data = run.submodels[0].variant, run.submodels[0].data
     mode, points = find_mode(variant, data)
     spread = spread_around(variant, data, mode, points)
