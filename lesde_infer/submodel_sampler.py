@@ -10,7 +10,8 @@ from lesde_infer.sampling import Chains, SampleRun, iterations
 from lesde_infer.variant import Points, Position, Variant
 
 WARMUP, ACCEPTANCE = 150, 0.9  # chains start whitened, at steps of the right scale: longer warm-ups mixed no better
-CAREFUL_WARMUP, CAREFUL_ACCEPTANCE = 600, 0.99  # of new chains with smaller steps, where transitions diverged
+CAREFUL_WARMUP = 600  # of new chains with smaller steps, where transitions diverged
+CAREFUL_ACCEPTANCES = (0.99, 0.998)  # of those, and of others where transitions of theirs diverged again
 
 Report = Callable[[int], None]
 """Called with the iterations just done; an exception it raises ends the sampling."""
@@ -80,7 +81,9 @@ class SubmodelSampler:
     def replace_diverged(self) -> None:
         """Forget the chains if any transition diverged; new ones will take smaller steps."""
         if self.divergences:
-            self._n_warmup, self._acceptance, self._chains = CAREFUL_WARMUP, CAREFUL_ACCEPTANCE, None
+            smaller = [acceptance for acceptance in CAREFUL_ACCEPTANCES if acceptance > self._acceptance]
+            self._acceptance = smaller[0] if smaller else CAREFUL_ACCEPTANCES[-1]
+            self._n_warmup, self._chains = CAREFUL_WARMUP, None
 
     def draws(self) -> SampleRun:
         """Return all draws so far."""

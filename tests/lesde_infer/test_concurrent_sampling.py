@@ -1,16 +1,18 @@
 """Threads change nothing but time: draws, failures and progress are those of one thread."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from core_helpers import make_run
 
 from lesde_infer import concurrent_sampling, submodel_sampler
+from lesde_infer._jax import jax
 from lesde_infer.assembly import assemble
 from lesde_infer.concurrent_sampling import ConcurrentSampler
 from lesde_infer.statistics import compute_statistics
-from lesde_infer.submodel_sampler import CAREFUL_WARMUP, WARMUP
+from lesde_infer.submodel_sampler import CAREFUL_WARMUP, WARMUP, SubmodelSampler
 
 pytestmark = pytest.mark.xdist_group("concurrent")  # one compilation serves all
 
@@ -85,6 +87,19 @@ def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     for index, (old, new) in enumerate(zip(before, locations(sampled), strict=True)):
         assert new.shape[1] == 100
         assert np.array_equal(new[:, :50], old) == (index != 2)
+
+
+def test_chains_that_diverge_again_take_still_smaller_steps(submodels):
+    one = SubmodelSampler(submodels[0], jax.random.key(0), 2)
+    asked = []
+    for _ in range(4):
+        asked.append(one.program[1])
+        one._chains = SimpleNamespace(divergences=1)
+        one.replace_diverged()
+    assert asked == [0.9, 0.99, 0.998, 0.998]
+    one._chains = SimpleNamespace(divergences=0)
+    one.replace_diverged()
+    assert one._chains is not None
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
