@@ -73,7 +73,6 @@ def gamma_alone(statistics: Statistics, seed: int, *, n_chains: int, n_draws: in
     assert isinstance(data, StrataData)  # noqa: S101  (elasticity is homogeneous)
     sampler = SubmodelSampler(own, jax.random.key(seed), n_chains)
     for times in (1, *LONGER):
-        sampler.replace_diverged()
         sampler.run_until(times * n_draws, lambda _: None)
         run = sampler.draws()
         gamma = np.asarray(run.parameters.location)[:, :, place]

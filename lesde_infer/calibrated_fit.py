@@ -93,8 +93,6 @@ def fit_simulation(
     truth = _quantities(template, run, run.truth)
     for times in (1, *LONGER):
         for sampler in samplers:
-            if times > 1:
-                sampler.replace_diverged()
             report(0)
             sampler.run_until(times * n_draws, report)
         divergences = sum(sampler.divergences for sampler in samplers)

@@ -49,11 +49,6 @@ class ConcurrentSampler:
                 reporter.stop()
                 raise
 
-    def replace_diverged(self) -> None:
-        """Forget the chains of submodels in which any diverged; new ones will take smaller steps."""
-        for sampler in self._samplers:
-            sampler.replace_diverged()
-
     def draws(self) -> list[SampleRun]:
         """Return all draws so far, submodel by submodel."""
         return [sampler.draws() for sampler in self._samplers]
@@ -72,6 +67,7 @@ class _Reporter:
             raise _StoppedError
         with self._lock:
             self._done += n_iterations
+            self._total = max(self._total, self._done)  # chains that diverged are replaced
             if self._progress is not None:
                 self._progress("sampling", self._done, self._total)
 

@@ -228,7 +228,7 @@ def _check_divergence(statistics: Statistics, path: Path) -> None:
 def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
-    """Sample; where a limit is missed run longer, with new chains of smaller steps if transitions diverged."""
+    """Sample; where a limit is missed run longer."""
     submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within, settings.horizon)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
@@ -237,7 +237,6 @@ def _sample_until_converged(
     for times in LONGER:
         if result.diagnostics().converged:
             break
-        sampler.replace_diverged()
         sampler.run_until(times * n_draws, progress)
         result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
     return result

@@ -1,4 +1,4 @@
-"""Chains of one submodel: mode, warm-up and draws, more draws where they are wanted, new chains where some diverged."""
+"""Chains of one submodel: mode, warm-up and draws, more draws where they are wanted, new chains where some diverge."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -73,17 +73,14 @@ class SubmodelSampler:
         return self._chains
 
     def run_until(self, n_draws: int, report: Report) -> None:
-        """Sample until each chain has that many draws."""
+        """Sample until each chain has that many draws; where transitions diverge new chains take smaller steps."""
         chains = self.begin(report)
         while self.iterations_left(n_draws):
             report(chains.advance())
-
-    def replace_diverged(self) -> None:
-        """Forget the chains if any transition diverged; new ones will take smaller steps."""
-        if self.divergences:
-            smaller = [acceptance for acceptance in CAREFUL_ACCEPTANCES if acceptance > self._acceptance]
-            self._acceptance = smaller[0] if smaller else CAREFUL_ACCEPTANCES[-1]
-            self._n_warmup, self._chains = CAREFUL_WARMUP, None
+            if self.divergences and self._acceptance < CAREFUL_ACCEPTANCES[-1]:
+                self._acceptance = min(a for a in CAREFUL_ACCEPTANCES if a > self._acceptance)
+                self._n_warmup, self._chains = CAREFUL_WARMUP, None
+                chains = self.begin(report)
 
     def draws(self) -> SampleRun:
         """Return all draws so far."""

@@ -1,7 +1,6 @@
 """Threads change nothing but time: draws, failures and progress are those of one thread."""
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,26 +79,37 @@ def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     diverging[7, 1] = True
     kept[0] = kept[0]._replace(diverging=diverging)
     monkeypatch.setattr(submodel_sampler, "find_mode", None)  # modes are found once
-    sampled.replace_diverged()
     seen = []
     sampled.run_until(100, lambda *report: seen.append(report))
-    assert seen[-1][1:] == ((len(submodels) - 1) * 50 + CAREFUL_WARMUP + 100,) * 2
+    # Chains that were to be replaced went on for one step of 50 before that was seen.
+    assert seen[-1][1:] == (len(submodels) * 50 + CAREFUL_WARMUP + 100,) * 2
     for index, (old, new) in enumerate(zip(before, locations(sampled), strict=True)):
         assert new.shape[1] == 100
         assert np.array_equal(new[:, :50], old) == (index != 2)
 
 
-def test_chains_that_diverge_again_take_still_smaller_steps(submodels):
-    one = SubmodelSampler(submodels[0], jax.random.key(0), 2)
+def test_chains_that_diverge_again_take_still_smaller_steps(submodels, monkeypatch):
     asked = []
-    for _ in range(4):
-        asked.append(one.program[1])
-        one._chains = SimpleNamespace(divergences=1)
-        one.replace_diverged()
-    assert asked == [0.9, 0.99, 0.998, 0.998]
-    one._chains = SimpleNamespace(divergences=0)
-    one.replace_diverged()
-    assert one._chains is not None
+
+    class Diverging:
+        """Chains in which every transition diverges."""
+
+        divergences = 1
+
+        def __init__(self, *_, n_warmup, target_acceptance, **__):
+            asked.append((n_warmup, target_acceptance))
+            self.n_done = 0
+
+        def advance(self):
+            self.n_done += 50
+            return 50
+
+    monkeypatch.setattr(submodel_sampler, "Chains", Diverging)
+    one = SubmodelSampler(submodels[0], jax.random.key(0), 2)
+    one.run_until(100, lambda _: None)
+    assert asked == [(WARMUP, 0.9), (CAREFUL_WARMUP, 0.99), (CAREFUL_WARMUP, 0.998)]
+    assert one.iterations_left(100) == 0
+    assert one.divergences == 1  # what is left is counted, and refused
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
