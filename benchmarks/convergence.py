@@ -29,11 +29,15 @@ LIMITS = "r̂ ≤ 1.01, bulk and tail effective sample sizes of at least 400, no
 
 
 def recordings(folder: Path, work: Path) -> Iterator[tuple[str, Path]]:
-    """Convert the recordings of a folder, and yield name and path of each."""
+    """Convert the recordings of a folder, and yield name and path of each; say which archives hold no logits."""
     for source in sorted(folder.glob("*.npz")):
         path = work / f"{source.stem}.h5"
         if not path.exists():
-            recording_from_npz(source, path)
+            try:
+                recording_from_npz(source, path)
+            except InputError as error:
+                print(f"left out: {error}", flush=True)
+                continue
         yield source.stem, path
 
 
