@@ -143,12 +143,15 @@ class Recording:
         }
 
     def _check_version(self) -> dict[str, AttributeValue]:
-        attributes = read_attributes(self._file, self.path)
-        if attributes.get("format") != FORMAT:
+        kind = read_attributes(self._file, self.path, only=("format",)).get("format")
+        if kind == "lesde-fit":
+            raise InputError(f"{self.path}: a posterior, made by `lesde fit`, where a recording is wanted")
+        if kind != FORMAT:
             raise InputError(
                 f"{self.path}: an HDF5 file, but not a recording (its root lacks format={FORMAT!r}); "
                 "make one with write_recording"
             )
+        attributes = read_attributes(self._file, self.path)
         if attributes.get("version") != VERSION:
             raise InputError(
                 f"{self.path}: recording format version {attributes.get('version')}, but this program reads version "

@@ -88,7 +88,7 @@ def check_contents(file: Any, path: Path) -> None:
         ) from error
 
 
-def read_attributes(node: Any, path: Path) -> dict[str, str | int | float | bool]:
+def read_attributes(node: Any, path: Path, only: tuple[str, ...] | None = None) -> dict[str, str | int | float | bool]:
     """Read the scalar attributes of a group.
 
     Parameters
@@ -97,6 +97,8 @@ def read_attributes(node: Any, path: Path) -> dict[str, str | int | float | bool
         A group or file of h5py.
     path
         Path of the file, for messages.
+    only
+        Names to read; by default all.
 
     Returns
     -------
@@ -110,6 +112,8 @@ def read_attributes(node: Any, path: Path) -> dict[str, str | int | float | bool
     """
     attributes: dict[str, str | int | float | bool] = {}
     for name in node.attrs:
+        if only is not None and name not in only:
+            continue
         identifier = node.attrs.get_id(name)
         if identifier.get_storage_size() > _LARGEST_ATTRIBUTE or identifier.shape not in ((), None):
             raise InputError(f"{path}: attribute {name!r} of {node.name} is not a single text or number")

@@ -83,6 +83,8 @@ def layer_separation(
     for name in layers:
         if name not in features:
             raise InputError(f"layer '{name}' is not among {', '.join(features)}")
+        if layers.count(name) > 1:
+            raise InputError(f"layer '{name}' is named {layers.count(name)} times; name each once, in order")
     fuzziness = np.array([nc1(features[name], labels, "papyan") for name in layers])
     known = np.flatnonzero(np.isfinite(fuzziness) & (fuzziness > 0))
     ratio, correlation = float("nan"), float("nan")

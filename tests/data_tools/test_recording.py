@@ -312,3 +312,13 @@ def test_groups_of_the_format_that_this_reader_does_not_use_are_tolerated(writte
     change(written, add)
     with Recording(written) as recording:
         assert recording.layers == ["fc3"]
+
+
+def test_a_posterior_is_named_for_what_it_is(tmp_path):
+    """NetCDF keeps numbers as arrays of one entry, which no recording has: what the file is comes first."""
+    path = tmp_path / "fit.nc"
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "lesde-fit"
+        file.attrs["version"] = np.array([1])
+    with pytest.raises(InputError, match=r"fit\.nc: a posterior, made by `lesde fit`, where a recording is wanted"):
+        Recording(path)

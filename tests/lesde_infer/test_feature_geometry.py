@@ -102,6 +102,7 @@ def test_the_command_prints_it_and_writes_it(run, tmp_path, capsys):
         (["--at", "-1"], "--at"),
         (["--layer", "conv"], "conv"),
         (["--order", "hidden,nowhere"], "layer 'nowhere' is not among hidden, logits"),
+        (["--order", "hidden,hidden"], "layer 'hidden' is named 2 times"),
         (["--permutations", "0"], "--permutations"),
     ],
 )
