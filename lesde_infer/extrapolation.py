@@ -178,11 +178,9 @@ def _continued_scale(
     """Return s(t) = e^{u − ū − ψ} of `lesde_infer.pattern_model`; ū from s at the last interval of the record."""
     names = ("pattern_scale", "log_attenuation_contrast")
     weights, time_scales = _weights(fit, n_draws)
-    design = continued_design(fit, fit.posterior["time"].to_numpy()[-1:])
+    table, design = _table(fit), continued_design(fit, fit.posterior["time"].to_numpy()[-1:])
     last = {
-        name: np.asarray(
-            predictor(fit.settings.curve, weights[name], _pinned(design, _table(fit), name), time_scales[name])
-        )
+        name: np.asarray(predictor(fit.settings.curve, weights[name], _pinned(design, table, name), time_scales[name]))
         for name in names
         if name in weights
     }

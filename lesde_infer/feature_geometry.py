@@ -18,6 +18,7 @@ from lesde_infer.collapse import CollapseVariant, Weights, between_class_spectru
 from lesde_infer.layer_separation import LayerSeparation, layer_separation
 from lesde_infer.margins import PERMUTATIONS, Separation, separation
 from lesde_infer.observed import METRICS, observe
+from lesde_infer.plain_values import plain
 from lesde_infer.separability import held_out_linear_accuracy
 from lesde_infer.snapshots import Grouping, fed_classifier, present_samples, read_record
 
@@ -77,9 +78,9 @@ class Geometry:
         names = ("layer", "group", "step", "n_samples", "n_features", "n_classes", "effective_rank", "undefined")
         return {
             **{name: getattr(self, name) for name in names},
-            "metrics": _plain(self.metrics),
-            "variants": _plain(self.variants),
-            **_plain({"condition": self.condition, "held_out_accuracy": self.held_out_accuracy}),
+            "metrics": plain(self.metrics),
+            "variants": plain(self.variants),
+            **plain({"condition": self.condition, "held_out_accuracy": self.held_out_accuracy}),
             "separation": self.separation.to_json(),
             "layers": self.layers and self.layers.to_json(),
         }
@@ -224,7 +225,3 @@ def _all_layers(
         return None
     held = {name: values[present] for name, values in features.items()}
     return layer_separation(held, labels, order)
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}

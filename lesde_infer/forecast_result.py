@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lesde_infer.extrapolation import PriorWeight
+from lesde_infer.plain_values import plain
 from lesde_infer.predictive import QUANTILES, draw_quantiles, json_numbers
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Forecast:
                 "share_never": float(np.isinf(separation).mean()),
                 "separable_at_start": bool(self.past["linear_separability"][-1] == 1.0),
             },
-            "scores": {name: {key: _plain(value) for key, value in own.items()} for name, own in self.scores.items()},
+            "scores": {name: plain(own) for name, own in self.scores.items()},
             "prior_weight": self.prior_weight.to_json(),
             "metrics_left_out": self.left_out,
             "notes": list(self.notes),
@@ -119,7 +120,3 @@ class Forecast:
                 **{name: json_numbers(values) for name, values in self.past.items()},
             },
         }
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -28,6 +28,7 @@ from lesde_infer.impacts import (
 )
 from lesde_infer.moment_ratios import MomentImpact, TailIndex
 from lesde_infer.moments import estimate_moments
+from lesde_infer.separability import class_means
 from lesde_infer.snapshots import Grouping
 
 
@@ -81,7 +82,7 @@ def move_class_means(
 ) -> Float[np.ndarray, "sample feature"]:
     """Return features whose class means have followed the LE-ODE under ΔÂ and ΔB̂, deviations being as they were."""
     n_classes = int(groups.max()) + 1
-    means = np.stack([features[groups == k].mean(axis=0) for k in range(n_classes)])
+    means = class_means(features, groups, n_classes)
     gamma, mean_rate = delta_a - delta_b, (delta_a + (n_classes - 1) * delta_b) / n_classes
     if impact == "L":
         directions = logits_directions(means)

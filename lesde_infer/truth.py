@@ -23,7 +23,8 @@ from data_tools.recording import Recording
 from lesde_infer.explained_drift import ExplainedDrift, explained_drift, time_per_step
 from lesde_infer.fitted_run import check_same_run
 from lesde_infer.frequencies import class_weights
-from lesde_infer.truth_windows import LEAST_SNAPSHOTS, Comparison, TruthWindow, compare_windows, plain
+from lesde_infer.plain_values import plain
+from lesde_infer.truth_windows import LEAST_SNAPSHOTS, Comparison, TruthWindow, compare_windows
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit

@@ -43,6 +43,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 
 from data_tools.drift_measures import SeparationRates
+from lesde_infer.plain_values import plain
 
 if TYPE_CHECKING:
     from lesde_infer.flags import Flag
@@ -244,10 +245,3 @@ def covering_flag(flags: Sequence["Flag"], start: int, stop: int) -> str | None:
 def _median(values: Float[np.ndarray, " value"]) -> float:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values for JSON: what is not a number is None."""
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
-    }
