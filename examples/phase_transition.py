@@ -197,7 +197,8 @@ def carry_out_all(runs: Sequence[Run], work: Path, jobs: int) -> list[dict[str, 
     outcomes: dict[str, dict[str, Any]] = {}
     started = time.monotonic()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = {pool.submit(carry_out, run, work): run for run in runs}
+        # One seed of every p first, so that what is there is complete whenever this is cut off.
+        pending = {pool.submit(carry_out, run, work): run for run in sorted(runs, key=lambda run: run.seed)}
         for future in as_completed(pending):
             outcomes[pending[future].name] = future.result()
             minutes = (time.monotonic() - started) / 60
