@@ -2,10 +2,13 @@
 
 Beside persistence, a line in log t, and the forecast by the paper's estimators (`lesde_infer.moment_forecast`).
 
-    python benchmarks/forecasts.py [--data ../shared/data] [--work DIR] [--only NAME …] [--at 0.3 0.5] [--fit-only]
+    python benchmarks/forecasts.py [--data ../shared/data] [--recordings DIR] [--work DIR] [--only NAME …]
+        [--at 0.3 0.5] [--fit-only]
 
 Each prefix is fitted with the defaults of `lesde forecast` (impact R, logits, grouping by `labels`) and its fit kept in
 the work folder: a run that was broken off goes on where it was, and forecasts can be made again without fitting.
+``--recordings`` adds the recordings of a folder, such as those of `make paper`. Fits of one name are made one after
+the other; several processes may work on different names at a time (``--fit-only``).
 Results go to benchmarks/results/forecasts.json and .md.
 """
 
@@ -27,6 +30,7 @@ from lesde_infer.predictive import PredictionError
 
 HERE = Path(__file__).parent
 NAMES = ("geomnist_p0.0", "geomnist_p0.5", "geomnist_p0.67", "geomnist_p0.8", "geomnist_p0.0_dense")
+DETAILED = 12  # forecasts, of which every metric is listed
 KEY_METRICS = {
     "linear_accuracy": "linear accuracy",
     "nc1": "log NC1",
@@ -65,6 +69,18 @@ def better(own: float, rival: float) -> str:
     return f"{1 - own / rival:.0%}" if rival > 0 else "–"
 
 
+def pit_table(forecasts: list[dict[str, Any]]) -> list[str]:
+    """Return how many outcomes lie in each fifth of what was forecast, as lines of Markdown."""
+    lines = ["Outcomes by fifths of the forecast (PIT):", "", "| metric | 0–20 % | 20–40 | 40–60 | 60–80 | 80–100 |"]
+    lines.append("|---|---|---|---|---|---|")
+    for metric, label in KEY_METRICS.items():
+        values = [found["scores"][metric]["pit"] for found in forecasts]
+        defined = [value for value in values if value is not None and np.isfinite(value)]
+        counts = np.histogram(defined, bins=5, range=(0.0, 1.0))[0]
+        lines.append(f"| {label} | " + " | ".join(str(count) for count in counts) + " |")
+    return lines
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return the results as Markdown."""
     forecasts = {name: found for name, found in results.items() if "failed" not in found}
@@ -94,11 +110,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "",
         f"Separation by the last record: the likelier outcome came in {sum(right)} of {len(right)}.",
         "",
+        *pit_table(list(forecasts.values())),
+        "",
         "| recording, start | metric | at the start | median (90 % band) | recorded | CRPS | of persistence |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in forecasts.items():
-        for metric, label in KEY_METRICS.items():
+        for metric, label in KEY_METRICS.items() if len(forecasts) <= DETAILED else ():
             predicted, score = found["predicted"][metric], found["scores"][metric]
             lines.append(
                 f"| {name} | {label.removeprefix('log ')} | {found['start'][metric]:.3g} | {predicted['q50']:.3g} "
@@ -120,16 +138,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE / "work" / "forecasts")
-    parser.add_argument("--only", nargs="*", default=NAMES, help="names of recordings; all by default")
+    parser.add_argument("--recordings", type=Path, help="folder of more recordings")
+    parser.add_argument("--only", nargs="*", help="names of recordings; all by default")
     parser.add_argument("--at", nargs="*", type=float, default=[0.3, 0.5])
     parser.add_argument("--fit-only", action="store_true", help="keep the fits, and forecast another time")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     target = HERE / "results" / "forecasts.json"
     results: dict[str, dict[str, Any]] = {}
+    paths = {name: arguments.work / f"{name}.h5" for name in NAMES if (arguments.data / f"{name}.npz").exists()}
+    if arguments.recordings is not None:
+        paths |= {path.stem: path for path in sorted(arguments.recordings.glob("p*.h5"))}
+    names = list(paths) if arguments.only is None else arguments.only
+    if unknown := sorted(set(names) - set(paths)):
+        parser.error(f"no recording is called {', '.join(unknown)}")
     for at in arguments.at:
-        for name in arguments.only:
-            path = arguments.work / f"{name}.h5"
+        for name in names:
+            path = paths[name]
             if not path.exists():
                 recording_from_npz(arguments.data / f"{name}.npz", path)
             result = fitted(path, at, arguments.work / f"{name}_{at:g}.nc")

@@ -1,10 +1,10 @@
 """One simulation of a calibration: a run from the prior, fitted as users' runs are, and how the truth ranks.
 
 The fit is that of `lesde_infer.inference`: mode, whitening, chains with the same warm-up and acceptance, smaller steps
-for submodels in which transitions diverged, two and four times the draws where limits are missed. Only the chains may
-be fewer and shorter. Limits are then those of users' fits in proportion: effective sample sizes per chain, and r̂² − 1,
-which chance alone makes inversely proportional to the number of draws, per draw. (With users' own limit of 1.01 the
-worst r̂ of some 60 quantities misses it by chance in nearly every fit of 800 draws.)
+for submodels in which transitions diverged, longer chains where limits are missed (`lesde_infer.longer_chains`). Only
+the chains may be fewer and shorter. Limits are then those of users' fits in proportion: effective sample sizes per
+chain, and r̂² − 1, which chance alone makes inversely proportional to the number of draws, per draw. (With users' own
+limit of 1.01 the worst r̂ of some 60 quantities misses it by chance in nearly every fit of 800 draws.)
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from lesde_infer._jax import jax
 from lesde_infer.calibrated_quantities import Draws, quantities
 from lesde_infer.calibration_template import Template
+from lesde_infer.concurrent_sampling import equally_many
 from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, TAIL
 from lesde_infer.inference import CHAINS as USERS_CHAINS
+from lesde_infer.longer_chains import lagging, wanted_draws
 from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import RANKED_DRAWS
 from lesde_infer.sampling import SampleRun
@@ -26,7 +28,7 @@ from lesde_infer.simulated_increments import SimulatedRun, simulation_key
 from lesde_infer.submodel_sampler import SubmodelSampler
 
 MINIMAL_ESS_OF_CHAIN = MINIMAL_ESS / USERS_CHAINS
-LONGER = (2, 4)  # times as many draws where a limit is missed; most that miss it again are lost
+LONGER = (2, 4, 10)  # times as many draws where a limit is missed; most that miss it again are lost
 DRAWS_OF_LIMIT = 3000  # of all chains, for which users' limit of r̂ leaves chance room enough
 
 
@@ -91,19 +93,22 @@ def fit_simulation(
             raise StoppedError
 
     truth = _quantities(template, run, run.truth)
+    behind = [True] * len(samplers)
     for times in (1, *LONGER):
-        for sampler in samplers:
+        for sampler, wanted in zip(samplers, wanted_draws(n_draws, times, behind), strict=True):
             report(0)
-            sampler.run_until(times * n_draws, report)
+            sampler.run_until(wanted, report)
         divergences = sum(sampler.divergences for sampler in samplers)
-        draws = _quantities(template, run, [sampler.draws() for sampler in samplers])
+        runs = equally_many(samplers)
+        draws = _quantities(template, run, runs)
         values = np.stack(list(draws.values()), axis=2)
         r_hat, ess = _worst(values)
         # Comparisons are written so that NaN, which stuck chains give, fails them.
         limit = maximal_r_hat(n_chains * values.shape[1])
         converged = r_hat <= limit and ess >= MINIMAL_ESS_OF_CHAIN * n_chains and divergences == 0
-        if converged:
+        if converged or divergences:  # more draws do not mend what diverged with the smallest steps
             break
+        behind = lagging(runs, limit, MINIMAL_ESS_OF_CHAIN * n_chains)
     true_values = np.array([value[0, 0] for value in truth.values()])
     generator = np.random.default_rng([seed, number, len(samplers)])
     return Simulation(

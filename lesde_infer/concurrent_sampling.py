@@ -7,7 +7,7 @@ that every program is compiled once.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event, Lock
 
 from lesde_infer._jax import jax, make_room
@@ -37,21 +37,23 @@ class ConcurrentSampler:
             SubmodelSampler(submodel, key, n_chains) for submodel, key in zip(submodels, keys, strict=True)
         ]
 
-    def run_until(self, n_draws: int, progress: FitProgress | None = None) -> None:
-        """Sample until each chain has ``n_draws`` draws after its warm-up."""
-        reporter = _Reporter(sum(sampler.iterations_left(n_draws) for sampler in self._samplers), progress)
+    def run_until(self, n_draws: int | Sequence[int], progress: FitProgress | None = None) -> None:
+        """Sample until each chain has so many draws after its warm-up: of all submodels, or of each."""
+        wanted = [n_draws] * len(self._samplers) if isinstance(n_draws, int) else n_draws
+        planned = list(zip(self._samplers, wanted, strict=True))
+        reporter = _Reporter(sum(sampler.iterations_left(own) for sampler, own in planned), progress)
         leaders = {sampler.program: sampler for sampler in reversed(self._samplers)}.values()
         with ThreadPoolExecutor(n_cores()) as pool:
             try:
-                _for_each(pool, leaders, lambda sampler: sampler.begin(reporter.add))
-                _for_each(pool, self._samplers, lambda sampler: sampler.run_until(n_draws, reporter.add))
+                _wait_for_all([pool.submit(sampler.begin, reporter.add) for sampler in leaders])
+                _wait_for_all([pool.submit(sampler.run_until, own, reporter.add) for sampler, own in planned])
             except BaseException:
                 reporter.stop()
                 raise
 
     def draws(self) -> list[SampleRun]:
-        """Return all draws so far, submodel by submodel."""
-        return [sampler.draws() for sampler in self._samplers]
+        """Return the draws so far, submodel by submodel; as many of each as the shortest chains have."""
+        return equally_many(self._samplers)
 
 
 class _Reporter:
@@ -80,12 +82,16 @@ class _StoppedError(Exception):
     """Raised in threads after another failed or the user interrupted; never seen outside."""
 
 
-def _for_each(
-    pool: ThreadPoolExecutor, samplers: Iterable[SubmodelSampler], action: Callable[[SubmodelSampler], object]
-) -> None:
-    """Run an action for all samplers; raise the first exception of any."""
-    for future in [pool.submit(action, sampler) for sampler in samplers]:
+def _wait_for_all(futures: Iterable[Future[object]]) -> None:
+    """Wait; raise the first exception of any."""
+    for future in futures:
         future.result()
+
+
+def equally_many(samplers: Sequence[SubmodelSampler]) -> list[SampleRun]:
+    """Return as many draws of each submodel as the shortest chains have: one of each is one of the joint posterior."""
+    shortest = min(sampler.n_draws for sampler in samplers)
+    return [sampler.draws(shortest) for sampler in samplers]
 
 
 def n_cores() -> int:

@@ -25,6 +25,7 @@ from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_lengths import has_mixed_intervals
+from lesde_infer.longer_chains import lagging, wanted_draws
 from lesde_infer.momentum import DriveChoice
 from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
@@ -36,7 +37,7 @@ from lesde_infer.statistics import Statistics, compute_statistics
 from lesde_infer.time_axis import TimeChoice
 
 DRAWS, CHAINS = 300, 4
-LONGER = (2, 4, 10)  # times as many draws where a limit is missed, where it is missed again, and a last time
+LONGER = (2, 4, 10, 20)  # times as many draws where a limit is missed, and again: see `lesde_infer.longer_chains`
 SEPARATION_DRAWS = 200
 MOST_MATRIX_CLASSES = 20
 DIVERGED = 1e6  # times the usual size of features, to the end of the record
@@ -119,7 +120,7 @@ def fit(
     InputError
         If the recording does not support what is asked.
     ConvergenceError
-        If the posterior misses its limits even with ten times the draws (`lesde_infer.diagnostics`).
+        If the posterior misses its limits even with twenty times the draws (`lesde_infer.diagnostics`).
     """
     _check_choices(
         impact=(impact, Impact),
@@ -228,17 +229,19 @@ def _check_divergence(statistics: Statistics, path: Path) -> None:
 def _sample_until_converged(
     statistics: Statistics, settings: Settings, n_chains: int, n_draws: int, progress: FitProgress | None
 ) -> Fit:
-    """Sample; where a limit is missed run longer."""
+    """Sample; where a limit is missed run those submodels longer that lag behind."""
     submodels = assemble(statistics, settings.curve, settings.elasticity, settings.within, settings.horizon)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
-    sampler.run_until(n_draws, progress)
-    result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
-    for times in LONGER:
-        if result.diagnostics().converged:
+    behind = [True] * len(submodels)
+    for times in (1, *LONGER):
+        sampler.run_until(wanted_draws(n_draws, times, behind), progress)
+        runs = sampler.draws()
+        result = _result(statistics, settings, submodels, runs, mixed=mixed)
+        diagnostics = result.diagnostics()
+        if diagnostics.converged or diagnostics.divergences:  # more draws do not mend what diverges with small steps
             break
-        sampler.run_until(times * n_draws, progress)
-        result = _result(statistics, settings, submodels, sampler.draws(), mixed=mixed)
+        behind = lagging(runs)
     return result
 
 

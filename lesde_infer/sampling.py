@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpyro.infer.hmc import HMCState, hmc
 
 from lesde_infer._jax import jax, jnp
@@ -49,6 +49,9 @@ class SampleRun:
         ``diverging``, ``n_steps`` (gradients), ``energy``, ``lp``, ``acceptance_rate``, ``step_size``.
     log_prior : array, shape (chain, draw), or None
         Log density of the priors that depend on no other site (`lesde_infer.log_prior`), where it is known.
+
+    Where chains were thinned (`Chains.draws`) statistics speak of all transitions since the last draw: gradients are
+    added up, a transition that diverged among them counts, and acceptance is their mean.
     """
 
     values: Position
@@ -195,7 +198,7 @@ class Chains:
         keys = jax.random.split(run_key, n_chains)
         self._state = self._kernel.start(start, keys, self._layout.ravel(spread, 0), data, points)
         self._kept: list[HMCState] = []
-        self._found: list[tuple[Position, Any, Array, Array]] = []  # what `_of_draws` gives for those kept
+        self._found: list[tuple[Position, Any, Array, Array]] = []  # what `_of_draws` gives for all of those kept
         self.n_done = 0
 
     def advance(self) -> int:
@@ -211,27 +214,43 @@ class Chains:
         """Divergent transitions after warm-up."""
         return int(sum(states.diverging.sum() for states in self._kept))
 
-    def draws(self) -> SampleRun:
-        """Return all draws so far."""
-        # Chunk by chunk, so that one program serves chains of any length.
-        for states in self._kept[len(self._found) :]:
-            position = self._layout.unravel(np.moveaxis(states.z, 0, 1))
-            found = _of_draws(self._variant)(position, self._data, self._points)
-            self._found.append(jax.tree.map(np.asarray, found))
-        values, parameters, log_likelihood, log_prior = jax.tree.map(
-            lambda *chunks: np.concatenate(chunks, axis=1), *self._found
-        )
+    @property
+    def n_draws(self) -> int:
+        """Draws of each chain."""
+        return CHUNK * len(self._kept)
+
+    def draws(self, n_draws: int | None = None) -> SampleRun:
+        """Return all draws so far, or so many of them, evenly spread and the last included."""
+        kept = np.arange(self.n_draws)
+        if n_draws is not None and n_draws < self.n_draws:
+            kept = evenly_spread(self.n_draws, n_draws)
         # Iterations lead; chains go before draws.
-        draws = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 1), *self._kept)
+        states = jax.tree.map(lambda *chunks: np.moveaxis(np.concatenate(chunks), 0, 1), *self._kept)
+        positions = states.z[:, kept]
+        found = [] if len(kept) < self.n_draws else self._found
+        # Chunk by chunk, so that one program serves chains of any length.
+        for first in range(CHUNK * len(found), len(kept), CHUNK):
+            position = self._layout.unravel(positions[:, first : first + CHUNK])
+            found.append(jax.tree.map(np.asarray, _of_draws(self._variant)(position, self._data, self._points)))
+        values, parameters, log_likelihood, log_prior = jax.tree.map(
+            lambda *chunks: np.concatenate(chunks, axis=1), *found
+        )
+        starts = np.concatenate([[0], kept[:-1] + 1])
+        lengths = np.diff(starts, append=kept[-1] + 1)
         statistics = {
-            "diverging": draws.diverging,
-            "n_steps": draws.num_steps,
-            "energy": draws.energy,
-            "lp": -draws.potential_energy,
-            "acceptance_rate": draws.accept_prob,
-            "step_size": draws.adapt_state,
+            "diverging": np.logical_or.reduceat(states.diverging, starts, axis=1),
+            "n_steps": np.add.reduceat(states.num_steps, starts, axis=1),
+            "energy": states.energy[:, kept],
+            "lp": -states.potential_energy[:, kept],
+            "acceptance_rate": np.add.reduceat(states.accept_prob, starts, axis=1) / lengths,
+            "step_size": states.adapt_state[:, kept],
         }
         return SampleRun(values, parameters, log_likelihood, statistics, log_prior)
+
+
+def evenly_spread(n_available: int, n_wanted: int) -> Int[np.ndarray, " wanted"]:
+    """Return which of so many draws to keep, in order; the last is among them."""
+    return np.arange(1, n_wanted + 1) * n_available // n_wanted - 1
 
 
 def iterations(wanted: int) -> int:

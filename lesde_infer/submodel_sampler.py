@@ -82,8 +82,13 @@ class SubmodelSampler:
                 self._n_warmup, self._chains = CAREFUL_WARMUP, None
                 chains = self.begin(report)
 
-    def draws(self) -> SampleRun:
-        """Return all draws so far."""
+    @property
+    def n_draws(self) -> int:
+        """Draws of each chain so far."""
+        return 0 if self._chains is None else self._chains.n_draws
+
+    def draws(self, n_draws: int | None = None) -> SampleRun:
+        """Return all draws so far, or so many of them, evenly spread."""
         if self._chains is None:
             raise RuntimeError("nothing was sampled yet")
-        return self._chains.draws()
+        return self._chains.draws(n_draws)

@@ -9,7 +9,7 @@ import xarray as xr
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
-from lesde_infer import diagnostics, inference
+from lesde_infer import diagnostics, inference, longer_chains
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.inference import ConvergenceError, fit
 from lesde_infer.predictive import check
@@ -243,10 +243,10 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
         fit(recording_path, curve="constant", within="isotropic")
-    assert run_for == [inference.DRAWS, *(times * inference.DRAWS for times in inference.LONGER)]
+    assert [max(wanted) for wanted in run_for] == [times * inference.DRAWS for times in (1, *inference.LONGER)]
     accepted = fit(recording_path, curve="constant", within="isotropic", allow_unconverged=True)
     assert isinstance(accepted, Fit)
-    assert accepted.posterior.sizes["draw"] == inference.LONGER[-1] * inference.DRAWS
+    assert accepted.posterior.sizes["draw"] >= longer_chains.COMMON * inference.DRAWS
     assert not accepted.diagnostics().converged
 
 
