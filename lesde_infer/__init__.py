@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_tools.errors import InputError
+    from lesde_infer.comparison import Comparison, compare
     from lesde_infer.feature_geometry import Geometry, geometry
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.forecast_result import Forecast
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Check",
+    "Comparison",
     "ConvergenceError",
     "DriftComparison",
     "Fit",
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "check",
     "check_truth",
+    "compare",
     "compare_drifts",
     "compute_statistics",
     "estimate_moments",
@@ -56,6 +59,7 @@ __version__ = version("lesde-infer")
 
 _HOMES = {
     "Check": "lesde_infer.predictive",
+    "Comparison": "lesde_infer.comparison",
     "ConvergenceError": "lesde_infer.inference",
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
@@ -70,6 +74,7 @@ _HOMES = {
     "TruthCheck": "lesde_infer.truth",
     "check": "lesde_infer.predictive",
     "check_truth": "lesde_infer.truth",
+    "compare": "lesde_infer.comparison",
     "compare_drifts": "lesde_infer.model_choice",
     "compute_statistics": "lesde_infer.statistics",
     "estimate_moments": "lesde_infer.moments",

@@ -11,6 +11,7 @@ import typer
 from data_tools.errors import InputError
 from lesde_infer.cli import (
     calibrate_command,
+    compare_command,
     demo,
     fit_commands,
     forecast_command,
@@ -41,6 +42,7 @@ for module in (
     geometry_command,
     fit_commands,
     forecast_command,
+    compare_command,
     calibrate_command,
     moments_command,
     select_command,

@@ -1,0 +1,233 @@
+"""``lesde compare``: whether one architecture is more elastic than another, or that is the chance of seeds."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from data_tools.errors import InputError
+from lesde_infer.cli.console import note, plain_table, prefixed, progress_bars, results_console, short_number
+from lesde_infer.cli.options import (
+    CurveOption,
+    DriveOption,
+    ElasticityOption,
+    ForceOption,
+    GroupOption,
+    ImpactOption,
+    JsonOption,
+    LayerOption,
+    SeedOption,
+    TimeOption,
+    UntilOption,
+)
+from lesde_infer.cli.output_files import check_outputs, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lesde_infer.comparison import Comparison
+    from lesde_infer.fit_result import Fit
+
+TITLES = {
+    "gamma_end": "γ at the end",
+    "gamma_at_half": "γ at half of the record",
+    "gamma_at_loss": "γ at equal loss",
+    "gamma_integral": "∫γ dt",
+    "tail_index": "tail index of γ",
+    "separation_step": "step of separation",
+    "nc1": "NC1 at the end",
+    "within_between_ratio": "within/between at the end",
+}
+"""Quantities of `lesde_infer.run_summary`, as rows."""
+Route = Literal["two-stage", "joint"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(compare)
+
+
+def compare(
+    architectures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=FILE[,FILE…] …", help="Recordings, or posteriors (.nc), of the runs of each architecture."
+        ),
+    ],
+    layer: LayerOption = None,
+    impact: ImpactOption = "R",
+    elasticity: ElasticityOption = "homogeneous",
+    curve: CurveOption = "gp",
+    group: GroupOption = "labels",
+    until: UntilOption = None,
+    time: TimeOption = "recorded",
+    drive: DriveOption = "auto",
+    loss: Annotated[
+        float | None,
+        typer.Option(help="Loss (nats) at which γ is compared; by default one that all runs pass."),
+    ] = None,
+    route: Annotated[
+        Route, typer.Option(help="Runs put together from means and errors, or from all draws by NUTS.")
+    ] = "two-stage",
+    allow_different_data: Annotated[
+        bool, typer.Option("--allow-different-data", help="Compare in spite of other probe sets or label noise.")
+    ] = False,
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Keep fits in this folder, and use those that are there.")
+    ] = None,
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Compare architectures, each known by one or more training runs.
+
+    Every run is fitted; γ at the end, at half of training and at equal loss, its integral and tail index, the step from
+    which classes are separable, and collapse at the end are compared, with the chance from run to run learned from the
+    runs of each. The result says of each difference whether it is settled, and how many further runs would settle it.
+    """
+    runs = parse_architectures(architectures)
+    inputs = [path for paths in runs.values() for path in paths]
+    for path in inputs:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give recordings, or fits made by `lesde fit --out`")
+    check_outputs([json], inputs=inputs, force=force)
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    from lesde_infer.comparison import compare as run_compare
+    from lesde_infer.inference import fit as run_fit
+
+    recordings = [path for path in inputs if path.suffix != ".nc"]
+    kept = {} if out_dir is None else _targets(runs, out_dir)
+    options: dict[str, Any] = {
+        "impact": impact,
+        "elasticity": elasticity,
+        "curve": curve,
+        "group": group,
+        "until": until,
+        "time": time,
+    }
+    done = 0
+    with progress_bars() as show:
+
+        def fit_run(path: Path) -> "Fit":
+            nonlocal done
+            if show is not None:
+                show("runs", done, len(recordings))
+            done += 1
+            target = kept.get(path)
+            if target is not None and target.exists() and not force:
+                return _read(target, path, {**options, "seed": seed} | ({} if layer is None else {"layer": layer}))
+            fitted = run_fit(path, layer=layer, drive=drive, seed=seed, progress=prefixed(show, path.stem), **options)
+            if target is not None:
+                fitted.save(target, force=force)
+            return fitted
+
+        result = run_compare(
+            runs, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed, fit_run=fit_run
+        )
+    for remark in result.remarks:
+        note(remark)
+    show_comparison(result, results_console(json))
+    write_json({**result.to_json(), "seed": seed}, json, force=force)
+
+
+def parse_architectures(arguments: list[str]) -> dict[str, list[Path]]:
+    """Read NAME=FILE,FILE… arguments.
+
+    Raises
+    ------
+    InputError
+        If one is not of that form, a name comes twice, a file comes twice, or there are fewer than two.
+    """
+    found: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, separator, files = argument.partition("=")
+        paths = [Path(file) for file in files.split(",") if file]
+        if not separator or not name or not paths:
+            raise InputError(f"'{argument}' names no architecture and its runs; write NAME=FILE,FILE…")
+        if name in found:
+            raise InputError(f"architecture '{name}' is given twice; list its runs once, with commas")
+        found[name] = paths
+    seen: dict[Path, str] = {}
+    for name, paths in found.items():
+        for path in paths:
+            if path.resolve() in seen:
+                raise InputError(f"{path}: is given for {seen[path.resolve()]} and for {name}; a run counts once")
+            seen[path.resolve()] = name
+    if len(found) < 2:
+        raise InputError("one architecture is nothing to compare; give two or more, as NAME=FILE,FILE…")
+    return found
+
+
+def _targets(runs: dict[str, list[Path]], folder: Path) -> dict[Path, Path]:
+    """Return the file in which the fit of each recording is kept."""
+    targets: dict[Path, Path] = {}
+    for name, paths in runs.items():
+        for path in paths:
+            target = folder / f"{name}-{path.stem}.nc"
+            if target in targets.values():
+                raise InputError(f"{path}: another run of {name} has this name; rename one, or leave --out-dir out")
+            targets[path] = target
+    return targets
+
+
+def _read(target: Path, source: Path, asked: dict[str, Any]) -> "Fit":
+    """Read a fit that was kept, and see that it is the one that would be made."""
+    from lesde_infer.fit_result import load
+
+    kept = load(target)
+    if kept.provenance.get("recording_bytes") != str(source.stat().st_size):
+        raise InputError(f"{target}: a fit of another recording than {source}; name another --out-dir, or --force")
+    for name, value in asked.items():
+        if getattr(kept.settings, name) != value:
+            raise InputError(
+                f"{target}: was fitted with {name} {getattr(kept.settings, name)}, not {value}; name another --out-dir "
+                "or say --force"
+            )
+    return kept
+
+
+def show_comparison(result: "Comparison", console: "Console") -> None:
+    """Print what is known of each architecture, then the contrasts."""
+    summary = result.to_json()
+    names = list(summary["architectures"])
+    table = plain_table("Means over runs (90 % interval); sd: from run to run, on the scale of the difference")
+    table.add_column("quantity")
+    for name in names:
+        table.add_column(f"{name} ({summary['architectures'][name]['n_runs']})", justify="right")
+    for quantity in result.quantities:
+        cells = []
+        for name in names:
+            own = summary["architectures"][name].get(quantity)
+            cells.append(
+                "–"
+                if own is None
+                else f"{short_number(own['mean'])} ({short_number(own['q05'])} to {short_number(own['q95'])}), "
+                f"sd {own['between_run_sd']['q50']:.2g}"
+            )
+        table.add_row(TITLES[quantity], *cells)
+    console.print(table)
+    for name in names:
+        own = summary["architectures"][name]
+        if own["probability_elastic"] is not None:
+            console.print(
+                f"P({name} is elastic at the end) {own['probability_elastic']:.3f}; a further run of it "
+                f"{own['probability_elastic_next_run']:.3f}"
+            )
+    table = plain_table("Differences a − b, of logarithms, asinh, or (tail index) as they are")
+    for heading in ("a − b", "quantity", "difference (90 %)", "P(a > b)", "P(within 25 %)", "verdict", "further runs"):
+        table.add_column(heading, justify="left" if heading in ("a − b", "quantity", "verdict") else "right")
+    for contrast in map(dataclasses.asdict, result.contrasts):
+        further = contrast["further_runs"]
+        verdicts = {f"{side} greater": f"{contrast[side]} greater" for side in ("a", "b")}
+        table.add_row(
+            f"{contrast['a']} − {contrast['b']}",
+            TITLES[contrast["quantity"]],
+            f"{contrast['mean']:.2f} ({contrast['q05']:.2f} to {contrast['q95']:.2f})",
+            f"{contrast['probability_greater']:.3f}",
+            f"{contrast['probability_equivalent']:.3f}",
+            verdicts.get(contrast["verdict"], contrast["verdict"]),
+            "–" if further == 0 else "> 1000" if further is None else f"{further} of each",
+        )
+    console.print(table)
