@@ -8,7 +8,7 @@ not made again.
 
     python examples/phase_transition.py [--noise 0 0.1 …] [--seeds 5] [--jobs N] [--work DIR] [--results DIR] [--short]
 
-A run takes some four minutes on one core, most of it the fits. ``--short`` is a check that all of it works: three p,
+A run takes some three minutes on one core, most of it the fits. ``--short`` is a check that all of it works: three p,
 two seeds, 1,000 steps, curves that are constant; its numbers mean nothing.
 """
 
@@ -29,7 +29,7 @@ from phase_transition_table import page
 
 HERE = Path(__file__).parent
 NOISES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 0.8)
-SEEDS, STEPS, EVERY, PROBE = 5, 10_000, 100, 100
+SEEDS, STEPS, EVERY, PROBE = 5, 10_000, 200, 100
 SHOWN = 60  # points of a curve that are kept
 DRAWS = 100  # of which replications show class means
 

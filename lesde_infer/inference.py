@@ -37,7 +37,7 @@ from lesde_infer.statistics import Statistics, compute_statistics
 from lesde_infer.time_axis import TimeChoice
 
 DRAWS, CHAINS = 300, 4
-LONGER = (2, 4, 10, 20)  # times as many draws where a limit is missed, and again: see `lesde_infer.longer_chains`
+LONGER = (2, 4, 10)  # times as many draws where a limit is missed, and again: see `lesde_infer.longer_chains`
 SEPARATION_DRAWS = 200
 MOST_MATRIX_CLASSES = 20
 DIVERGED = 1e6  # times the usual size of features, to the end of the record
@@ -120,7 +120,7 @@ def fit(
     InputError
         If the recording does not support what is asked.
     ConvergenceError
-        If the posterior misses its limits even with twenty times the draws (`lesde_infer.diagnostics`).
+        If the posterior misses its limits even with ten times the draws (`lesde_infer.diagnostics`).
     """
     _check_choices(
         impact=(impact, Impact),
