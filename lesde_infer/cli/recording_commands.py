@@ -14,7 +14,7 @@ from lesde_infer.cli.options import ForceOption, Impact, JsonOption, SeedOption
 from lesde_infer.cli.output_files import check_outputs, write_json
 
 Dataset: TypeAlias = Literal["geomnist", "digits", "mnist5k", "cifar10"]
-Architecture: TypeAlias = Literal["lenet", "mlp", "linear", "cnn", "cnn_batchnorm"]
+Architecture: TypeAlias = Literal["lenet", "mlp", "linear", "cnn", "cnn_batchnorm", "residual", "transformer"]
 
 OutOption: TypeAlias = Annotated[Path, typer.Option(help="Recording to make.")]
 EveryOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Steps from one burst of records to the next.")]
