@@ -29,17 +29,6 @@ if TYPE_CHECKING:
     from lesde_infer.comparison import Comparison
     from lesde_infer.fit_result import Fit
 
-TITLES = {
-    "gamma_end": "γ at the end",
-    "gamma_at_half": "γ at half of the record",
-    "gamma_at_loss": "γ at equal loss",
-    "gamma_integral": "∫γ dt",
-    "tail_index": "tail index of γ",
-    "separation_step": "step of separation",
-    "nc1": "NC1 at the end",
-    "within_between_ratio": "within/between at the end",
-}
-"""Quantities of `lesde_infer.run_summary`, as rows."""
 Route = Literal["two-stage", "joint"]
 
 
@@ -76,6 +65,7 @@ def compare(
     out_dir: Annotated[
         Path | None, typer.Option(help="Keep fits in this folder, and use those that are there.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw runs and means of all quantities.")] = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
     force: ForceOption = False,
@@ -91,7 +81,7 @@ def compare(
     for path in inputs:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give recordings, or fits made by `lesde fit --out`")
-    check_outputs([json], inputs=inputs, force=force)
+    check_outputs([json, plot], inputs=inputs, force=force)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
     from lesde_infer.comparison import compare as run_compare
@@ -129,6 +119,13 @@ def compare(
     for remark in result.remarks:
         note(remark)
     show_comparison(result, results_console(json))
+    if plot is not None:
+        from data_tools.new_file import written_whole
+        from lesde_infer.plots_comparison import plot_comparison
+
+        figure = plot_comparison(result)
+        with written_whole(plot, force) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
     write_json({**result.to_json(), "seed": seed}, json, force=force)
 
 
@@ -190,6 +187,8 @@ def _read(target: Path, source: Path, asked: dict[str, Any]) -> "Fit":
 
 def show_comparison(result: "Comparison", console: "Console") -> None:
     """Print what is known of each architecture, then the contrasts."""
+    from lesde_infer.plots_comparison import LABELS
+
     summary = result.to_json()
     names = list(summary["architectures"])
     table = plain_table("Means over runs (90 % interval); sd: from run to run, on the scale of the difference")
@@ -206,7 +205,7 @@ def show_comparison(result: "Comparison", console: "Console") -> None:
                 else f"{short_number(own['mean'])} ({short_number(own['q05'])} to {short_number(own['q95'])}), "
                 f"sd {own['between_run_sd']['q50']:.2g}"
             )
-        table.add_row(TITLES[quantity], *cells)
+        table.add_row(LABELS[quantity], *cells)
     console.print(table)
     for name in names:
         own = summary["architectures"][name]
@@ -223,7 +222,7 @@ def show_comparison(result: "Comparison", console: "Console") -> None:
         verdicts = {f"{side} greater": f"{contrast[side]} greater" for side in ("a", "b")}
         table.add_row(
             f"{contrast['a']} − {contrast['b']}",
-            TITLES[contrast["quantity"]],
+            LABELS[contrast["quantity"]],
             f"{contrast['mean']:.2f} ({contrast['q05']:.2f} to {contrast['q95']:.2f})",
             f"{contrast['probability_greater']:.3f}",
             f"{contrast['probability_equivalent']:.3f}",

@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from lesde_infer.cli import main
 from lesde_infer.cli.compare_command import parse_architectures
 from lesde_infer.comparison import Quantity, compare, compare_fits
+from lesde_infer.plots_comparison import plot_comparison
 
 
 def study(ratio=1.0, *, n_runs=5, chance=0.2, seed=0, **options):
@@ -189,6 +190,18 @@ def test_the_command_prints_and_writes_what_was_found(kept_fits, tmp_path, capsy
     assert {contrast["quantity"] for contrast in result["contrasts"]} >= {"gamma_end", "tail_index"}
     assert main(["compare", *arguments_of(kept_fits), "--json", str(target)]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_the_picture_shows_runs_and_means(kept_fits, tmp_path):
+    target = tmp_path / "forest.png"
+    assert main(["compare", *arguments_of(kept_fits), "--plot", str(target)]) == 0
+    assert target.read_bytes().startswith(b"\x89PNG")
+    figure = plot_comparison(compare(study(ratio=3.0)))
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert set(panels) >= {"γ at the end", "tail index of γ"}
+    ends = panels["γ at the end"]
+    assert [label.get_text() for label in ends.get_yticklabels()] == ["a", "b"]
+    assert len(ends.containers) == 10  # a point with its error for each run
 
 
 def test_the_command_names_files_that_are_not_there(kept_fits, capsys):
