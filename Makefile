@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Training small networks on a CPU spends half its time returning and re-asking for memory without these.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
-.PHONY: install demo test test-all lint format bench bench-peers truth no-elasticity paper clean
+.PHONY: install demo test test-all lint format bench bench-peers truth no-elasticity paper study clean
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,10 @@ no-elasticity: install
 # The paper's figures and tables: an hour and more on two cores; what was done is not done again.
 paper: install
 	$(BIN)/python examples/phase_transition.py
+
+# Architectures compared: an hour and more on two cores; what was done is not done again.
+study: install
+	$(BIN)/python examples/compare_architectures.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) demo-results

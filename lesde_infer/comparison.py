@@ -16,6 +16,7 @@ benchmarks/comparison.py measures how often equal architectures are called diffe
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +31,15 @@ from lesde_infer.comparability import RunFacts, check_comparable
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.meta_analysis import GroupPosterior, Route, Scale, joint, moments, two_stage
 from lesde_infer.plain_values import plain
-from lesde_infer.run_summary import GAMMAS, QUANTITIES, RunSummary, WeightedDraws, matched_loss, summarise_run
+from lesde_infer.run_summary import (
+    GAMMAS,
+    QUANTITIES,
+    LossCurve,
+    RunSummary,
+    WeightedDraws,
+    matched_loss,
+    summarise_run,
+)
 
 EQUIVALENT = float(np.log(1.25))
 SURE = 0.95
@@ -237,17 +246,20 @@ def compare_fits(
     seed: int,
 ) -> Comparison:
     """Compare runs that are fitted: architecture, name, fit and recording of each. See `compare`."""
-    level = matched_loss([fit for _, _, fit, _ in fitted]) if loss is None else loss
-    facts, runs = [], dict[str, list[RunSummary]]()
+    facts, losses = [], []
     for architecture, path, fit, source in fitted:
-        recording = None if source is None else Recording(source)
-        try:
+        with _opened(source) as recording:
             facts.append(RunFacts.of(architecture, path, fit, recording))
-            runs.setdefault(architecture, []).append(summarise_run(path.stem, fit, recording, level))
-        finally:
-            if recording is not None:
-                recording.close()
+            losses.append(LossCurve.of(fit, recording))
     remarks = check_comparable(facts, allow_different_data=allow_different_data)
+    level = matched_loss(losses) if loss is None else loss
+    if level is None:
+        remarks.append("γ is not compared at equal loss: the loss of a run is not known, or none that all pass")
+    runs = dict[str, list[RunSummary]]()
+    for (architecture, path, fit, source), own_loss in zip(fitted, losses, strict=True):
+        at_loss = None if level is None or own_loss is None else own_loss.time_of(level)
+        with _opened(source) as recording:
+            runs.setdefault(architecture, []).append(summarise_run(path.stem, fit, recording, at_loss))
     remarks += [
         f"{run.name}: {name} is left out: {reason}"
         for own in runs.values()
@@ -275,6 +287,11 @@ def compare_fits(
         if name in posteriors[a] and name in posteriors[b]
     ]
     return Comparison(told, runs, posteriors, contrasts, level, remarks, route)
+
+
+def _opened(source: Path | None) -> AbstractContextManager[Recording | None]:
+    """Open a recording, if there is one."""
+    return nullcontext() if source is None else Recording(source)
 
 
 def _quantity(name: str, runs: list[RunSummary]) -> Quantity:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import AsinhLocator
 
 from lesde_infer.meta_analysis import moments
 from lesde_infer.plots import OKABE_ITO
@@ -23,6 +24,7 @@ LABELS = {
     "within_between_ratio": "within/between at the end",
 }
 """Quantities of `lesde_infer.run_summary`, in words."""
+MOST_TICKS = 5
 RUN_SPREAD = 0.3  # of the height of a row, over which its runs are spread
 
 
@@ -69,9 +71,11 @@ def _draw_quantity(axes: Axes, comparison: "Comparison", name: str) -> None:
             low, high = quantity.back(np.quantile(posterior.mean, [0.5 - level / 2, 0.5 + level / 2]))
             axes.plot([low, high], [row, row], color=colour, linewidth=width, alpha=0.55, solid_capstyle="butt")
         axes.plot(float(quantity.back(np.median(posterior.mean))), row, "|", color=colour, markersize=12)
-    if quantity.scale == "log":
+    all_positive = axes.dataLim.x0 > 0
+    if quantity.scale == "log" or (quantity.scale == "asinh" and all_positive):
         axes.set_xscale("log")
     elif quantity.scale == "asinh":
         axes.set_xscale("asinh", linear_width=quantity.reference)
+        axes.xaxis.set_major_locator(AsinhLocator(quantity.reference, numticks=MOST_TICKS))
         axes.axvline(0.0, color="#888888", linewidth=0.7, linestyle=":")
     axes.set_title(LABELS[name], fontsize="medium")

@@ -22,7 +22,7 @@ half of the precision or more the weights would be those of a few draws, and the
 is left out. tests/lesde_infer/test_run_summary.py checks the weights against a conjugate posterior.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ class RunSummary:
     untold: dict[str, str]
 
 
-def summarise_run(name: str, fit: "Fit", recording: Recording | None, loss_level: float | None) -> RunSummary:
+def summarise_run(name: str, fit: "Fit", recording: Recording | None, time_of_loss: float | None) -> RunSummary:
     """Summarise a run.
 
     Parameters
@@ -99,25 +99,25 @@ def summarise_run(name: str, fit: "Fit", recording: Recording | None, loss_level
         Its posterior.
     recording : Recording, optional
         For what is observed.
-    loss_level : float, optional
-        Loss at which γ is compared, in nats; None where runs have no loss in common.
+    time_of_loss : float, optional
+        When the run's loss is that at which γ is compared; None where runs have no loss in common.
     """
     gamma = fit.posterior.to_dataset()["gamma"]
     times, start, end = fit.posterior["time"].to_numpy(), fit.times[0], fit.times[-1]
     untold: dict[str, str] = {}
     windows = {"gamma_end": end_intervals(times), "gamma_at_half": _around(times, 0.5 * (start + end), end - start)}
-    at_loss = None if loss_level is None else time_of_loss(fit, loss_level)
-    if at_loss is None:
-        untold["gamma_at_loss"] = "the probe's loss was not recorded, or reaches no level that all runs reach"
+    if time_of_loss is None:
+        untold["gamma_at_loss"] = "no loss is known that all runs pass"
     else:
-        windows["gamma_at_loss"] = _around(times, at_loss, end - start)
+        windows["gamma_at_loss"] = _around(times, time_of_loss, end - start)
     lengths = np.diff(fit.times)[fit.interval_starts]
     integral = (gamma.transpose("chain", "draw", "time").to_numpy() * lengths).sum(axis=-1).ravel()
     tail = fit.posterior["tail_index"].to_numpy().ravel()
-    inferred = {
-        "gamma_integral": _unweighted(integral),
-        "tail_index": _unweighted(tail),
-    }
+    inferred = {"gamma_integral": _unweighted(integral)}
+    if fit.settings.curve == "constant":
+        untold["tail_index"] = "the curve is constant"
+    else:
+        inferred["tail_index"] = _unweighted(tail)
     widths = fit.data["prior_widths"].to_dataset()
     for quantity, window in windows.items():
         if not window.any():
@@ -156,33 +156,48 @@ def _around(times: Float[np.ndarray, " time"], centre: float, length: float) -> 
     return distance <= max(0.5 * WINDOW * length, float(distance.min()))
 
 
-def smooth_loss(fit: "Fit") -> Float[np.ndarray, " time"] | None:
-    """Return the running median of the probe's loss at the fitted intervals, in nats; None where it is unknown."""
-    loss = fit.data["constant_data"]["interval_loss"].to_numpy()
-    if not np.isfinite(loss).all():
-        return None
-    half = SMOOTHED // 2
-    return np.array([np.median(loss[max(i - half, 0) : i + half + 1]) for i in range(len(loss))])
+@dataclass(frozen=True)
+class LossCurve:
+    """Loss of the probe over a run, smoothed.
+
+    Attributes
+    ----------
+    times : array, shape (record,)
+        Times of the records, in the fit's unit.
+    values : array, shape (record,)
+        Running median, in nats.
+    """
+
+    times: Float[np.ndarray, " record"]
+    values: Float[np.ndarray, " record"]
+
+    @classmethod
+    def of(cls, fit: "Fit", recording: Recording | None) -> "LossCurve | None":
+        """Return the loss at the records that were fitted; None where it was not recorded, or is not finite."""
+        if recording is None or "loss" not in recording.scalars:
+            return None
+        loss = np.asarray(recording.scalars["loss"], dtype=np.float64)[: len(fit.steps)]
+        if not np.isfinite(loss).all():
+            return None
+        half = SMOOTHED // 2
+        smooth = np.array([np.median(loss[max(i - half, 0) : i + half + 1]) for i in range(len(loss))])
+        return cls(fit.times, smooth)
+
+    def time_of(self, level: float) -> float | None:
+        """Return the time at which the loss first is at a level or below; None where it never is."""
+        below = self.values <= level
+        return float(self.times[np.argmax(below)]) if below.any() else None
 
 
-def time_of_loss(fit: "Fit", level: float) -> float | None:
-    """Return the time at which the smoothed loss first is below a level; None where it never is."""
-    loss = smooth_loss(fit)
-    if loss is None or not (loss <= level).any():
-        return None
-    return float(fit.posterior["time"].to_numpy()[np.argmax(loss <= level)])
-
-
-def matched_loss(fits: "list[Fit]") -> float | None:
+def matched_loss(losses: Sequence[LossCurve | None]) -> float | None:
     """Return a loss that every run passes: the geometric mean of the least initial and the largest of lowest losses.
 
-    None where losses are unknown, or one run starts below where another ends.
+    None where the loss of a run is unknown, or one run starts below where another ends.
     """
-    losses = [smooth_loss(fit) for fit in fits]
-    if any(loss is None for loss in losses):
+    known = [loss.values for loss in losses if loss is not None]
+    if len(known) < len(losses):
         return None
-    initial = min(float(loss[0]) for loss in losses if loss is not None)
-    lowest = max(float(loss.min()) for loss in losses if loss is not None)
+    initial, lowest = min(float(loss[0]) for loss in known), max(float(loss.min()) for loss in known)
     return float(np.sqrt(initial * lowest)) if 0.0 < lowest < initial else None
 
 

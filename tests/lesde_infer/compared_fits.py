@@ -22,12 +22,10 @@ def made_up_fit(gamma, *, sd=0.1, prior_sd=3.0, tail=0.5, loss=None, seed=0, pro
         **{"layer": "out", "impact": "R", "elasticity": "homogeneous", "curve": "gp"},
         **{"group": "labels", "seed": 0, "until": None, **settings},
     }
-    loss = np.geomspace(1.0, 0.01, INTERVALS) if loss is None else loss
     constant = {
         "step": ("record", steps),
         "record_time": ("record", steps.astype(float)),
         "start_record": ("time", np.arange(INTERVALS)),
-        "interval_loss": ("time", loss),
         "class_size": ("class_", [6, 6, 6]),
     }
     time = {"time": steps[:-1] + EVERY / 2.0}
@@ -51,7 +49,7 @@ def made_up_fit(gamma, *, sd=0.1, prior_sd=3.0, tail=0.5, loss=None, seed=0, pro
     return Fit(tree)
 
 
-def separating_recording(path, separates_at, *, seed=0, wrong=0.0):
+def separating_recording(path, separates_at, *, seed=0, wrong=0.0, loss=None):
     """Write a recording whose three classes are mixed at first, and apart from a step on; return its path."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1, 2], 6)
@@ -61,6 +59,6 @@ def separating_recording(path, separates_at, *, seed=0, wrong=0.0):
     steps = np.arange(INTERVALS + 1) * EVERY
     noise = rng.uniform(-1, 1, size=(len(steps), len(labels), 3))
     distance = np.where(steps >= separates_at, 10.0, 0.0)[:, None, None]
-    return write_recording(
-        path, steps, labels, {"out": noise + distance * np.eye(3)[labels]}, logits="out", given_labels=given
-    )
+    features = {"out": noise + distance * np.eye(3)[labels]}
+    scalars = {} if loss is None else {"loss": loss}
+    return write_recording(path, steps, labels, features, logits="out", given_labels=given, scalars=scalars)

@@ -97,6 +97,20 @@ def test_what_is_observed_is_compared_where_recordings_are_at_hand(tmp_path):
     found = of(result, "separation_step")
     assert found.verdict == "b greater"
     assert result.interval("early", "separation_step")["mean"] == pytest.approx(120, rel=0.1)
+    assert any("not compared at equal loss" in remark for remark in result.remarks)
+
+
+def test_gamma_is_compared_where_losses_are_equal(tmp_path):
+    """Two architectures with one and the same γ(loss), of which one learns twice as fast: equal at equal loss only."""
+    fits = []
+    for name, speed in (("fast", 2.0), ("slow", 1.0)):
+        for seed in range(3):
+            loss = np.exp(-speed * np.linspace(0.0, 1.5, 51))
+            path = separating_recording(tmp_path / f"{name}{seed}.h5", 100, loss=loss)
+            fits.append((name, path, made_up_fit(0.1 * loss[:-1], sd=0.05, seed=seed), path))
+    result = compare_fits(fits, loss=None, route="two-stage", allow_different_data=False, seed=0)
+    assert abs(of(result, "gamma_at_loss").mean) < 0.12
+    assert of(result, "gamma_end").mean < -1.0
 
 
 @pytest.mark.parametrize(

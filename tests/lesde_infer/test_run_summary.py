@@ -7,11 +7,11 @@ from compared_fits import EVERY, INTERVALS, REFERENCE, made_up_fit, separating_r
 from data_tools.recording import Recording
 from lesde_infer.meta_analysis import moments
 from lesde_infer.run_summary import (
+    LossCurve,
     likelihood_weights,
     matched_loss,
     separation_record,
     summarise_run,
-    time_of_loss,
 )
 
 
@@ -23,8 +23,7 @@ def test_gamma_is_averaged_where_it_is_said_to_be():
     """γ rises linearly: its value in the middle, at the end, and where the loss passes a level."""
     gamma = np.linspace(0.0, 1.0, INTERVALS)
     fit = made_up_fit(gamma, sd=1e-6)
-    loss = fit.data["constant_data"]["interval_loss"].to_numpy()
-    summary = summarise_run("run", fit, None, float(loss[INTERVALS // 4]))
+    summary = summarise_run("run", fit, None, float(fit.times[INTERVALS // 4]))
     assert mean_of(summary, "gamma_at_half") == pytest.approx(0.5, abs=0.02)
     assert mean_of(summary, "gamma_end") == pytest.approx(0.95, abs=0.02)
     assert mean_of(summary, "gamma_at_loss") == pytest.approx(gamma[INTERVALS // 4], abs=0.06)
@@ -52,22 +51,38 @@ def test_a_posterior_that_is_mostly_prior_tells_nothing():
     assert "tail_index" in summary.inferred
 
 
+def loss_curve(values):
+    return LossCurve(np.arange(len(values)) * float(EVERY), np.asarray(values))
+
+
 def test_a_matched_loss_is_one_that_all_runs_pass():
-    fast = made_up_fit(0.1, loss=np.geomspace(1.1, 0.001, INTERVALS))
-    slow = made_up_fit(0.1, loss=np.geomspace(1.0, 0.3, INTERVALS))
+    fast, slow = loss_curve(np.geomspace(1.1, 0.001, 51)), loss_curve(np.geomspace(1.0, 0.3, 51))
     level = matched_loss([fast, slow])
     assert 0.3 < level < 1.0
-    assert time_of_loss(fast, level) < time_of_loss(slow, level)
-    assert matched_loss([fast, made_up_fit(0.1, loss=np.full(INTERVALS, np.nan))]) is None
-    assert matched_loss([fast, made_up_fit(0.1, loss=np.full(INTERVALS, 2.0))]) is None  # never comes down
-    assert time_of_loss(slow, 0.01) is None
+    assert fast.time_of(level) < slow.time_of(level)
+    assert matched_loss([fast, None]) is None
+    assert matched_loss([fast, loss_curve(np.full(51, 2.0))]) is None  # never comes down
+    assert slow.time_of(0.01) is None
 
 
-def test_one_quiet_batch_does_not_make_the_loss_low():
-    loss = np.geomspace(1.0, 0.1, INTERVALS)
+def test_one_quiet_record_does_not_make_the_loss_low(tmp_path):
+    loss = np.geomspace(1.0, 0.1, INTERVALS + 1)
     spiked = loss.copy()
     spiked[3] = 0.001
-    assert time_of_loss(made_up_fit(0.1, loss=spiked), 0.3) == time_of_loss(made_up_fit(0.1, loss=loss), 0.3)
+    found = []
+    for name, values in (("smooth", loss), ("spiked", spiked)):
+        with Recording(separating_recording(tmp_path / f"{name}.h5", 400, loss=values)) as recording:
+            found.append(LossCurve.of(made_up_fit(0.1), recording).time_of(0.3))
+    assert found[0] == found[1]
+
+
+def test_a_loss_that_is_not_there_is_not_made_up(tmp_path):
+    assert LossCurve.of(made_up_fit(0.1), None) is None
+    with Recording(separating_recording(tmp_path / "none.h5", 400)) as recording:
+        assert LossCurve.of(made_up_fit(0.1), recording) is None
+    loss = np.full(INTERVALS + 1, np.nan)
+    with Recording(separating_recording(tmp_path / "nan.h5", 400, loss=loss)) as recording:
+        assert LossCurve.of(made_up_fit(0.1), recording) is None
 
 
 @pytest.mark.parametrize("at", [0, 1, 37, 199, 200, 333, 499])
