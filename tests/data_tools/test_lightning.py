@@ -1,19 +1,14 @@
 """What Lightning trains is recorded update by update, and trains as it would unrecorded."""
 
 import random
-import warnings
 
+import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
-
-with warnings.catch_warnings():
-    # Lightning tells on import which functions of PyTorch it still uses.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    lightning = pytest.importorskip("lightning.pytorch")
 
 from data_tools import ElasticityMeasurement, InputError, Probe, Recording
 from data_tools.lightning import ElasticityCallback
@@ -218,7 +213,7 @@ def test_elasticity_is_measured_with_the_optimizer_that_lightning_makes(tmp_path
 
     fit(tmp_path, [make(path, elasticity=measurement, measure_elasticity_every=3)], epochs=1)
     with Recording(path) as recording:
-        np.testing.assert_array_equal(recording.elasticity("network.4").step, [0, 3, 6])
+        np.testing.assert_array_equal(recording.elasticity("network.4").steps, [0, 3, 6])
         np.testing.assert_array_equal(recording.steps, [0, 1, 4, 5])  # measured steps are not counted
 
 
