@@ -274,6 +274,10 @@ class FeatureRecorder:
         result = evaluate_probe(model, self._probe, self._layers, linear)
         if self._logits is None and result.features[candidate].shape[1] == self._n_classes:
             self._logits = candidate
+        if self._logits is not None:
+            check_labels(
+                self._probe.labels, self._probe.given_labels, "the probe's ", result.features[self._logits].shape[1]
+            )
         x = result.classifier_input
         has_classifier = self._logits is not None and linear is not None and x is not None
         feeding = [name for name, array in result.features.items() if x is not None and np.array_equal(array, x)]
