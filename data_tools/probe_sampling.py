@@ -12,6 +12,7 @@ from data_tools.errors import InputError
 from data_tools.training_state import random_states_kept
 
 _LABEL_ENTRIES = ("labels", "label")
+_ARRAYS = (Tensor, np.ndarray, list, tuple, int, float)
 
 
 def draw_probe(
@@ -101,7 +102,7 @@ def _stack(samples: Sequence[Any], what: str = "the samples") -> Any:
     if isinstance(first, tuple | list) and any(isinstance(part, Tensor | Mapping | np.ndarray) for part in first):
         return tuple(_stack(parts, f"part {number}") for number, parts in enumerate(zip(*samples, strict=True)))
     try:
-        tensors = [value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value)) for value in samples]
+        tensors = [torch.as_tensor(value if isinstance(value, _ARRAYS) else np.asarray(value)) for value in samples]
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{what}: a {type(first).__name__} makes no tensor; leave it out, or give collate=, which makes a batch "
