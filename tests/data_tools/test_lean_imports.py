@@ -39,7 +39,8 @@ def test_the_recorder_does_need_torch():
 def test_a_trainer_that_is_missing_is_named(trainer):
     result = import_without([trainer], [f"data_tools.{trainer}"])
     assert result.returncode != 0
-    assert f"of which {trainer} is not installed; pip install 'lesde-infer[{trainer}]'" in result.stderr
+    assert f", of which {trainer}" in result.stderr
+    assert f"is not installed; pip install 'lesde-infer[{trainer}]'" in result.stderr
 
 
 def test_every_public_name_is_bound():
