@@ -14,6 +14,7 @@ from data_tools import ElasticityMeasurement, InputError, Probe, Recording
 from data_tools.lightning import ElasticityCallback
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings(r"ignore:The '\w+' does not have many workers"),
     pytest.mark.filterwarnings(r"ignore:The number of training batches \(\d+\) is smaller than the logging interval"),

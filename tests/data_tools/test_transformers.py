@@ -212,15 +212,17 @@ def test_elasticity_is_measured_with_the_optimizer_that_the_trainer_makes(tmp_pa
             repeats=2,
             loss=lambda output, labels: functional.cross_entropy(output.logits, labels),
             similarity_per_class=2,
-            layers=["classifier:input", "classifier"],
+            layers=["bert.encoder.layer.1:first", "classifier:input", "classifier"],
         )
 
     # Attention fused into one operation has no derivative in forward mode.
     model = bert(attn_implementation="eager")
     train(tmp_path, [make(path, elasticity=measurement, measure_elasticity_every=6)], model)
     with Recording(path) as recording:
-        measured = recording.elasticity("classifier")
-        np.testing.assert_array_equal(measured.steps, [0, 6, 12])
-        assert np.all(np.isfinite(measured.onestep[:]))
-        assert np.all(np.isfinite(measured.tangent[1:]))
-        assert np.abs(measured.onestep[1]).max() > 0
+        for layer, width in (("bert.encoder.layer.1:first", 8), ("classifier", CLASSES)):
+            measured = recording.elasticity(layer)
+            np.testing.assert_array_equal(measured.steps, [0, 6, 12])
+            assert measured.tangent.shape == (3, CLASSES, width)
+            assert np.all(np.isfinite(measured.onestep[:]))
+            assert np.all(np.isfinite(measured.tangent[1:]))
+            assert np.abs(measured.onestep[1]).max() > 0
