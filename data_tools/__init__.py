@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_tools.elasticity import ElasticityMeasurement
     from data_tools.errors import InputError
+    from data_tools.probe import Probe
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
@@ -18,6 +19,7 @@ __all__ = [
     "ElasticityMeasurement",
     "FeatureRecorder",
     "InputError",
+    "Probe",
     "Recording",
     "RecordingWriter",
     "thin_recording",
@@ -28,6 +30,7 @@ _HOMES = {
     "ElasticityMeasurement": "data_tools.elasticity",
     "FeatureRecorder": "data_tools.recorder",
     "InputError": "data_tools.errors",
+    "Probe": "data_tools.probe",
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",
     "thin_recording": "data_tools.thinning",

@@ -37,8 +37,9 @@ from torch.nn.functional import cross_entropy
 from data_tools.drift_measures import class_means, kernel_elasticity, mean_residuals, relative_similarity
 from data_tools.elasticity_records import DriftMeasurement, ElasticitySettings, ElasticitySnapshot
 from data_tools.errors import InputError
+from data_tools.layers import find_layers
 from data_tools.one_step import draw_batches, onestep_changes, single_sample_moves
-from data_tools.probe import Probe, evaluate_probe, find_layers
+from data_tools.probe import Probe, evaluate_probe
 from data_tools.recording_schema import check_labels
 from data_tools.saved_training import SavedTraining, optimized_parameters
 from data_tools.tangent import check_tangent_step, feature_derivatives, tangent_step
@@ -60,7 +61,7 @@ class ElasticityMeasurement:
     optimizer
         The one that trains the network; any that steps without a closure. Hooks on its steps run in measured ones too.
     data
-        Inputs and targets of the training samples, samples first.
+        Inputs and targets of the training samples, samples first; inputs of any kind that a `data_tools.Probe` takes.
     batch_size
         Samples in a step of the training. If it is 1, steps are stratified by the class stepped on.
     repeats
@@ -98,7 +99,7 @@ class ElasticityMeasurement:
     repeats: int = 20
     labels: Any = None
     loss: Callable[[Any, Tensor], Tensor] = cross_entropy
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[Any], Any] | None = None
     layers: Sequence[str] | None = None
     tangent: bool = True
     tangent_samples: int = 2048
@@ -298,8 +299,7 @@ class ElasticityMeasurement:
                 for class_ in range(int(probe.labels.max()) + 1)
             ]
         )
-        samples = Probe(probe.inputs[chosen], probe.labels[chosen], probe.given_labels[chosen], probe.batch_size)
-        moves = single_sample_moves(training, samples, layers, self.loss)
+        moves = single_sample_moves(training, probe.subset(chosen), layers, self.loss)
         return {
             group: {
                 layer: relative_similarity(values, classes[chosen], least) for layer, (values, least) in moves.items()

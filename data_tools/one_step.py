@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data_tools.network_inputs import call_network
 from data_tools.probe import Probe, evaluate_probe
 from data_tools.saved_training import SavedTraining
 from data_tools.training_state import device_of
@@ -119,7 +120,7 @@ def single_sample_moves(
     for index in range(samples.labels.size):
         training.reset()
         model.eval()
-        outputs = model(samples.inputs[index : index + 1].to(device, copy=True))
+        outputs = call_network(model, samples.batch(slice(index, index + 1), device))
         gradients = training.gradient(loss(outputs, targets[index : index + 1].to(device)))
         with torch.no_grad():
             for name, gradient in gradients.items():

@@ -1,71 +1,195 @@
 """Evaluate chosen layers of a network on a fixed set of samples."""
 
-import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
+from data_tools.layers import read_features, watched
+from data_tools.network_inputs import (
+    NetworkInputs,
+    as_network_inputs,
+    call_network,
+    map_inputs,
+    select,
+    shapes_of,
+    tensors_of,
+    update_digest,
+)
 from data_tools.recording_schema import as_integer_labels
 from data_tools.training_state import device_of, undisturbed
 
-_INPUT = ":input"
+_BATCH_SIZE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Probe:
     """Samples whose features are recorded, always in the same batches.
 
-    Attributes
+    Parameters
     ----------
     inputs
-        Samples first, as the network takes them.
+        As the network takes them, samples first: a tensor; several in a tuple or list, given to it in this order; or
+        several by name, given to it as keywords.
     labels
-        What each sample is, (n,).
+        What each sample is, 0 … K − 1, (n,).
     given_labels
-        What it is trained as, (n,).
+        What it is trained as, (n,), if not `labels`.
     batch_size
         Samples evaluated at once.
+    indices
+        Where in its data set each sample comes from, if known.
+
+    Raises
+    ------
+    InputError
+        If inputs and labels do not go together.
+
+    See Also
+    --------
+    Probe.from_dataset : Draw the samples.
     """
 
-    inputs: Tensor
+    inputs: NetworkInputs
     labels: Int[np.ndarray, " sample"]
     given_labels: Int[np.ndarray, " sample"]
     batch_size: int
+    indices: Int[np.ndarray, " sample"] | None
+
+    def __init__(
+        self,
+        inputs: Any,
+        labels: Any,
+        given_labels: Any = None,
+        batch_size: int = _BATCH_SIZE,
+        *,
+        indices: ArrayLike | None = None,
+    ) -> None:
+        own_inputs = as_network_inputs(inputs, "the probe's inputs")
+        own_labels = as_integer_labels(_to_numpy(labels), "the probe's labels")
+        given = own_labels if given_labels is None else as_integer_labels(_to_numpy(given_labels), "given_labels")
+        if len(tensors_of(own_inputs)[0]) != own_labels.size:
+            raise InputError(
+                f"the probe has inputs of {shapes_of(own_inputs)} but {own_labels.size} labels; give one per sample"
+            )
+        if batch_size < 1:
+            raise InputError(f"probe_batch_size is {batch_size}; it must be at least 1")
+        origin = None if indices is None else as_integer_labels(indices, "the probe's indices")
+        if origin is not None and origin.size != own_labels.size:
+            raise InputError(f"the probe has {origin.size} indices for {own_labels.size} samples; give one per sample")
+        fields = {
+            "inputs": own_inputs,
+            "labels": own_labels,
+            "given_labels": given,
+            "batch_size": batch_size,
+            "indices": origin,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def make(cls, inputs: Any, labels: Any, given_labels: Any, batch_size: int) -> "Probe":
-        """Check and copy what a user gives as probe.
+    def of(cls, probe: "Probe | tuple[Any, Any]", given_labels: Any = None, batch_size: int | None = None) -> "Probe":
+        """Return a probe given as one, or as inputs and labels; what is given beside it counts.
 
         Raises
         ------
         InputError
-            If inputs and labels do not go together.
+            If it is neither, or inputs and labels do not go together.
         """
-        inputs = torch.as_tensor(inputs).detach().clone()
-        labels = as_integer_labels(_to_numpy(labels), "the probe's labels")
-        given = labels if given_labels is None else as_integer_labels(_to_numpy(given_labels), "given_labels")
-        if inputs.ndim == 0 or len(inputs) != labels.size:
-            raise InputError(
-                f"the probe has inputs of shape {tuple(inputs.shape)} but {labels.size} labels; give one per sample"
+        if isinstance(probe, Probe):
+            return cls(
+                probe.inputs,
+                probe.labels,
+                probe.given_labels if given_labels is None else given_labels,
+                probe.batch_size if batch_size is None else batch_size,
+                indices=probe.indices,
             )
-        if batch_size < 1:
-            raise InputError(f"probe_batch_size is {batch_size}; it must be at least 1")
-        return cls(inputs, labels, given, batch_size)
+        if not isinstance(probe, tuple | list) or len(probe) != 2:
+            raise InputError(
+                f"the probe is a {type(probe).__name__}, expected inputs and labels; give probe=(inputs, labels), or a "
+                "Probe"
+            )
+        return cls(*probe, given_labels, _BATCH_SIZE if batch_size is None else batch_size)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        per_class: int = 100,
+        seed: int = 0,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        batch_size: int = _BATCH_SIZE,
+    ) -> "Probe":
+        """Draw as many samples of each class from a data set, which keep its order.
+
+        The samples are looked at once, as the data set gives them then; random numbers that it draws do not disturb
+        the training. Which they are is kept with the recording.
+
+        Parameters
+        ----------
+        dataset
+            Anything with a length and numbered samples: ``(x, y)``, with several inputs ``(x1, x2, …, y)``, or
+            dictionaries whose entry ``labels`` or ``label`` is the class and whose others go to the network by name.
+        per_class
+            Samples of each class.
+        seed
+            Decides which; PyTorch's global random generator is left alone.
+        collate
+            Makes one sample of a list of them, as for a `torch.utils.data.DataLoader`, such as a collator that pads
+            sequences. By default they are stacked.
+        batch_size
+            Samples evaluated at once.
+
+        Raises
+        ------
+        InputError
+            If classes, which are named, have fewer samples, or the samples are of another kind.
+        """
+        from data_tools.probe_sampling import draw_probe
+
+        inputs, labels, indices = draw_probe(dataset, per_class, seed, collate)
+        return cls(inputs, labels, batch_size=batch_size, indices=indices)
+
+    def batch(self, samples: slice, device: torch.device) -> NetworkInputs:
+        """Return a copy of the inputs of some samples on a device; the network's first layer may work in place."""
+        return map_inputs(lambda tensor: tensor.to(device, copy=True), select(self.inputs, samples))
+
+    def batches(self, device: torch.device) -> Iterator[tuple[NetworkInputs, int]]:
+        """Yield copies of the inputs in batches, on a device, with the number of samples in each."""
+        for start in range(0, self.labels.size, self.batch_size):
+            samples = slice(start, start + self.batch_size)
+            yield self.batch(samples, device), self.labels[samples].size
+
+    def subset(self, chosen: Int[np.ndarray, " chosen"]) -> "Probe":
+        """Return the probe of some of the samples, by their numbers."""
+        return Probe(
+            select(self.inputs, torch.as_tensor(chosen)),
+            self.labels[chosen],
+            self.given_labels[chosen],
+            self.batch_size,
+            indices=None if self.indices is None else self.indices[chosen],
+        )
 
     def digest(self) -> str:
         """Return the SHA-256 of inputs and labels, by which equal probes are recognised."""
         digest = hashlib.sha256()
-        arrays = [self.inputs.cpu().reshape(-1).view(torch.uint8).numpy(), self.labels, self.given_labels]
-        for array in arrays:
+        update_digest(digest, self.inputs)
+        for array in (self.labels, self.given_labels):
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+    def describe(self) -> dict[str, object]:
+        """Return what is kept with a recording: hash, batch size and, where known, indices in the data set."""
+        described: dict[str, object] = {"probe_sha256": self.digest(), "probe_batch_size": self.batch_size}
+        return described if self.indices is None else {**described, "probe_indices": self.indices.tolist()}
 
 
 @dataclass(frozen=True)
@@ -84,45 +208,6 @@ class ProbeResult:
     classifier_input: Float[np.ndarray, "sample _"] | None
 
 
-def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """Find layers by name.
-
-    Parameters
-    ----------
-    model
-        The eager module.
-    layers
-        Names as in ``model.named_modules()``; ``NAME:input`` stands for what goes into that module instead of what
-        comes out, for networks that apply their activations as functions.
-
-    Returns
-    -------
-    dict
-        The module of each layer.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, with the closest known ones, or repeated, or there is none.
-    """
-    if isinstance(layers, str):
-        raise InputError(f"layers is the text {layers!r}; give a list of names: [{layers!r}]")
-    modules = {name: module for name, module in model.named_modules() if name}
-    found: dict[str, nn.Module] = {}
-    for layer in layers:
-        name = layer.removesuffix(_INPUT)
-        if name not in modules:
-            close = difflib.get_close_matches(name, modules, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise InputError(f"the model has no layer {name!r}; {hint}its layers are {', '.join(modules)}")
-        if layer in found:
-            raise InputError(f"layer {layer!r} is named twice; name it once")
-        found[layer] = modules[name]
-    if not found:
-        raise InputError(f"no layer to record; name at least one of {', '.join(modules)}")
-    return found
-
-
 def evaluate_probe(
     model: nn.Module, probe: Probe, layers: Sequence[str], classifier: nn.Module | None = None
 ) -> ProbeResult:
@@ -137,76 +222,79 @@ def evaluate_probe(
     probe
         The samples.
     layers
-        Names as for `find_layers`.
+        Names as for `data_tools.layers.find_layers`.
     classifier
         A module whose input is to be returned too.
 
     Returns
     -------
     ProbeResult
-        Features flattened to (n, p); types that NumPy lacks become float32.
+        What `data_tools.layers.read_features` makes of them, (n, p).
 
     Raises
     ------
     InputError
-        If a layer does not run exactly once per batch, or does not give one tensor with samples first.
+        If the network does not take the probe, or a layer does not run exactly once per batch, or does not give a
+        tensor with samples first.
     """
-    modules = find_layers(model, layers)
     device = device_of(model)
     collected: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    classifier_inputs: list[Any] = []
-    handles = []
-
-    def watch(layer: str, module: nn.Module) -> None:
-        def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            value = inputs[0] if layer.endswith(_INPUT) and inputs else output
-            collected[layer].append(_checked(value, layer, n_batch))
-
-        handles.append(module.register_forward_hook(keep))
+    classifier_inputs: list[Tensor] = []
 
     def keep_input(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 2:
             classifier_inputs.append(inputs[0].detach().clone())
 
-    with undisturbed(model):
-        try:
-            if classifier is not None:
-                handles.append(classifier.register_forward_pre_hook(keep_input))
-            for layer, module in modules.items():
-                watch(layer, module)
-            for done, start in enumerate(range(0, probe.labels.size, probe.batch_size), start=1):
-                # Cloned, as the network's first layer may work in place.
-                batch = probe.inputs[start : start + probe.batch_size].to(device, copy=True)
-                n_batch = len(batch)
-                model(batch)
-                for layer, values in collected.items():
-                    if len(values) != done:
-                        times = len(values) - done + 1
-                        raise InputError(
-                            f"layer {layer} ran {times} times in one pass of the network, expected once; "
-                            "record a layer that is called exactly once, as a module"
-                        )
-        finally:
-            for handle in handles:
-                handle.remove()
-    features = {layer: _join(values) for layer, values in collected.items()}
+    handle = None if classifier is None else classifier.register_forward_pre_hook(keep_input)
+    try:
+        with undisturbed(model):
+            for batch, n_batch in probe.batches(device):
+                for layer, value in _features(model, layers, batch, n_batch).items():
+                    collected[layer].append(value.cpu())
+    finally:
+        if handle is not None:
+            handle.remove()
+    features = {layer: torch.cat(values).numpy() for layer, values in collected.items()}
     return ProbeResult(features, _join(classifier_inputs) if classifier_inputs else None)
 
 
-def _checked(value: Any, layer: str, n_batch: int) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise InputError(f"layer {layer} gives a {type(value).__name__}, expected one tensor; record another layer")
-    if value.ndim == 0 or len(value) != n_batch:
+def _features(model: nn.Module, layers: Sequence[str], batch: NetworkInputs, n_batch: int) -> dict[str, Tensor]:
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: str, value: Any) -> None:
+        seen[layer].append(read_features(layer, value, n_batch, batch).detach().clone())
+
+    with watched(model, layers, keep):
+        _call(model, batch)
+    for layer, values in seen.items():
+        if len(values) != 1:
+            hint = "" if values else ", not by .forward(), which tells nobody"
+            raise InputError(
+                f"layer {layer} ran {len(values)} times in one pass of the network, expected once; record a layer that "
+                f"is called exactly once, as a module{hint}"
+            )
+    return {layer: values[0] for layer, values in seen.items()}
+
+
+def _call(model: nn.Module, batch: NetworkInputs) -> None:
+    given = shapes_of(batch)
+    try:
+        call_network(model, batch)
+    except InputError:
+        raise
+    except Exception as error:
+        weight = next(model.parameters(), None)
+        kind = "" if weight is None else f", its weights are {str(weight.dtype).removeprefix('torch.')}"
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"layer {layer} gives shape {tuple(value.shape)} for a batch of {n_batch} samples, expected samples first; "
-            "record another layer"
-        )
-    return value.detach().clone().reshape(n_batch, -1)
+            f"the network cannot be evaluated on a batch of the probe, {given}{kind} ({type(error).__name__}: {reason}"
+            "); give the inputs as the network takes them"
+        ) from error
 
 
 def _join(values: list[Tensor]) -> Float[np.ndarray, "sample _"]:
     joined = torch.cat([value.cpu() for value in values])
-    return (joined.float() if joined.dtype == torch.bfloat16 else joined).numpy()
+    return (joined.float() if joined.dtype in (torch.float16, torch.bfloat16) else joined).numpy()
 
 
 def _to_numpy(values: Any) -> Any:

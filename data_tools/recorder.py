@@ -20,8 +20,9 @@ from torch import nn
 from data_tools.elasticity import ElasticityMeasurement
 from data_tools.elasticity_records import ElasticityLayout, ElasticitySnapshot
 from data_tools.errors import InputError
+from data_tools.layers import find_layers
 from data_tools.new_file import refuse_existing
-from data_tools.probe import Probe, ProbeResult, evaluate_probe, find_layers
+from data_tools.probe import Probe, ProbeResult, evaluate_probe
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_schema import check_class_frequencies, check_labels
 from data_tools.recording_writer import RecordingWriter
@@ -70,13 +71,16 @@ class FeatureRecorder:
     model
         The network; compiled and data-parallel ones are unwrapped. With several processes only that of rank 0 records.
     probe
-        Inputs of n samples, and the class of each, 0 … K − 1. At least two samples of every class.
+        Inputs of n samples, and the class of each, 0 … K − 1; or a `Probe`, see there for networks that take several
+        inputs. At least two samples of every class.
     layers
-        Names as in ``model.named_modules()``; ``NAME:input`` records what goes into a module.
+        Names as in ``model.named_modules()``; ``NAME:input`` records what goes into a module. Features are flattened,
+        and of several tensors the first is taken. ``:first``, ``:mean`` or ``:last`` behind a name takes one vector of
+        each sequence (samples, positions, features) instead, regarding an ``attention_mask``.
     every, burst
         Record the first `burst` steps of every `every`, see `is_recorded`.
     given_labels
-        What the samples are trained as, if not `probe`'s labels.
+        What the samples are trained as, if `probe` does not say so and it is not its labels.
     logits
         The layer that gives the logits. By default the last of `layers`, if it has as many features as there are
         classes.
@@ -84,7 +88,7 @@ class FeatureRecorder:
         If the logits come from a linear layer, its weight and bias are recorded too. ``"auto"`` finds out which of
         `layers` feeds it; a name says so, and is checked; None records neither.
     probe_batch_size
-        Samples evaluated at once.
+        Samples evaluated at once; by default as `probe` says, or 256.
     scalars
         Functions without arguments, called at every record for a number to keep with it, such as a validation loss.
         They may evaluate the model: it is in evaluation mode, and nothing they do to it or to random generators stays.
@@ -117,7 +121,7 @@ class FeatureRecorder:
         self,
         path: str | os.PathLike[str],
         model: nn.Module,
-        probe: tuple[Any, Any],
+        probe: Probe | tuple[Any, Any],
         layers: Sequence[str],
         every: int = 50,
         burst: int = 2,
@@ -125,7 +129,7 @@ class FeatureRecorder:
         given_labels: Any = None,
         logits: str | None = None,
         classifier: Literal["auto"] | str | None = "auto",
-        probe_batch_size: int = 256,
+        probe_batch_size: int | None = None,
         scalars: Mapping[str, Callable[[], float]] | None = None,
         time: Literal["steps"] | Callable[[], float] = "steps",
         measure_elasticity_every: int | None = None,
@@ -140,7 +144,7 @@ class FeatureRecorder:
         find_layers(module, layers)
         self._model: nn.Module | None = module
         self._layers = list(layers)
-        self._probe = Probe.make(*probe, given_labels, probe_batch_size)
+        self._probe = Probe.of(probe, given_labels, probe_batch_size)
         self._n_classes = check_labels(self._probe.labels, self._probe.given_labels, "the probe's ")
         for role, name in (("logits", logits), ("classifier", None if classifier == "auto" else classifier)):
             if name is not None and name not in self._layers:
@@ -270,6 +274,10 @@ class FeatureRecorder:
         result = evaluate_probe(model, self._probe, self._layers, linear)
         if self._logits is None and result.features[candidate].shape[1] == self._n_classes:
             self._logits = candidate
+        if self._logits is not None:
+            check_labels(
+                self._probe.labels, self._probe.given_labels, "the probe's ", result.features[self._logits].shape[1]
+            )
         x = result.classifier_input
         has_classifier = self._logits is not None and linear is not None and x is not None
         feeding = [name for name, array in result.features.items() if x is not None and np.array_equal(array, x)]
@@ -328,8 +336,7 @@ class FeatureRecorder:
             "every": self._every,
             "burst": self._burst,
             "measure_elasticity_every": self._measure_every,
-            "probe_sha256": self._probe.digest(),
-            "probe_batch_size": self._probe.batch_size,
+            **self._probe.describe(),
         }
 
 

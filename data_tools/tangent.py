@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from data_tools.errors import InputError
-from data_tools.probe import Probe, find_layers
+from data_tools.layers import read_features, watched
+from data_tools.network_inputs import NetworkInputs, as_arguments
+from data_tools.probe import Probe
 from data_tools.training_state import device_of, undisturbed
 
 
@@ -119,7 +121,7 @@ def feature_derivatives(
     probe
         Samples to evaluate, in its batches.
     layers
-        Names as for `data_tools.probe.find_layers`.
+        Names as for `data_tools.layers.find_layers`.
     direction
         A tensor like the parameter for each name in ``model.named_parameters()`` that moves.
 
@@ -140,41 +142,32 @@ def feature_derivatives(
     with undisturbed(model), warnings.catch_warnings():
         # PyTorch compiles some derivatives in a way that it itself calls deprecated when the first is asked for.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script", category=DeprecationWarning)
-        for start in range(0, probe.labels.size, probe.batch_size):
-            batch = probe.inputs[start : start + probe.batch_size].to(device, copy=True)
+        for batch, n_batch in probe.batches(device):
             try:
-                _, moved = jvp(_layer_function(model, layers, batch), (weights,), (dict(direction),))
+                _, moved = jvp(_layer_function(model, layers, batch, n_batch), (weights,), (dict(direction),))
             except RuntimeError as error:  # NotImplementedError is one
                 raise InputError(
                     f"the network cannot be differentiated in forward mode ({' '.join(str(error).split())}); measure "
                     "one-step drifts alone with ElasticityMeasurement(…, tangent=False)"
                 ) from error
             for layer, value in moved.items():
-                derivatives[layer].append(value.reshape(len(batch), -1).cpu().double())
+                derivatives[layer].append(value.cpu().double())
     return {layer: torch.cat(values).numpy() for layer, values in derivatives.items()}
 
 
 def _layer_function(
-    model: nn.Module, layers: Sequence[str], batch: Tensor
+    model: nn.Module, layers: Sequence[str], batch: NetworkInputs, n_batch: int
 ) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    modules = find_layers(model, layers)
+    arguments, keywords = as_arguments(batch)
 
     def features(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
 
-        def watch(layer: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-            def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                value = inputs[0] if layer.endswith(":input") and inputs else output
-                seen[layer] = value.clone()  # later layers may work in place
+        def keep(layer: str, value: Any) -> None:
+            seen[layer] = read_features(layer, value, n_batch, batch).clone()  # later layers may work in place
 
-            return keep
-
-        handles = [module.register_forward_hook(watch(layer)) for layer, module in modules.items()]
-        try:
-            functional_call(model, weights, (batch,))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with watched(model, layers, keep):
+            functional_call(model, weights, arguments, keywords)
         return seen
 
     return features

@@ -10,6 +10,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
+from data_tools.network_inputs import (
+    NetworkInputs,
+    as_network_inputs,
+    call_network,
+    map_inputs,
+    select,
+    shapes_of,
+    tensors_of,
+)
 from data_tools.recording_schema import as_integer_labels
 from data_tools.saved_training import SavedTraining
 from data_tools.training_state import device_of
@@ -24,7 +33,7 @@ class TrainingBatches:
     Attributes
     ----------
     inputs
-        Samples first.
+        As the network takes them, samples first, see `data_tools.probe.Probe`.
     targets, labels
         What each is trained as, and what it is, (N,).
     batch_size
@@ -35,12 +44,12 @@ class TrainingBatches:
         What is done to the inputs of a batch.
     """
 
-    inputs: Tensor
+    inputs: NetworkInputs
     targets: Int[np.ndarray, " train"]
     labels: Int[np.ndarray, " train"]
     batch_size: int
     loss: Callable[[Any, Tensor], Tensor]
-    augment: Callable[[Tensor], Tensor] | None = None
+    augment: Callable[[Any], Any] | None = None
 
     @classmethod
     def make(
@@ -49,7 +58,7 @@ class TrainingBatches:
         labels: Any,
         batch_size: int,
         loss: Callable[[Any, Tensor], Tensor],
-        augment: Callable[[Tensor], Tensor] | None,
+        augment: Callable[[Any], Any] | None,
     ) -> "TrainingBatches":
         """Check what a user gives as training data.
 
@@ -58,11 +67,12 @@ class TrainingBatches:
         InputError
             If inputs, targets and labels do not go together, or are fewer than a batch.
         """
-        inputs, targets = torch.as_tensor(data[0]), _integers(data[1], "the targets of the training data")
+        inputs = as_network_inputs(data[0], "the inputs of the training data", copy=False)
+        targets = _integers(data[1], "the targets of the training data")
         kinds = targets if labels is None else _integers(labels, "labels of the training data")
-        if not inputs.ndim or not len(inputs) == targets.size == kinds.size:
+        if not len(tensors_of(inputs)[0]) == targets.size == kinds.size:
             raise InputError(
-                f"the training data have inputs of shape {tuple(inputs.shape)}, {targets.size} targets and "
+                f"the training data have inputs of {shapes_of(inputs)}, {targets.size} targets and "
                 f"{kinds.size} labels; give one per sample"
             )
         if not 1 <= batch_size <= targets.size:
@@ -96,9 +106,9 @@ class TrainingBatches:
             If it is not a single number.
         """
         device = device_of(model)
-        inputs = self.inputs[torch.as_tensor(batch)].to(device)
+        inputs = map_inputs(lambda tensor: tensor.to(device), select(self.inputs, torch.as_tensor(batch)))
         targets = torch.as_tensor(self.targets[batch]).to(device)
-        loss = self.loss(model(inputs if self.augment is None else self.augment(inputs)), targets)
+        loss = self.loss(call_network(model, inputs if self.augment is None else self.augment(inputs)), targets)
         if not isinstance(loss, Tensor) or loss.ndim:
             raise InputError(
                 "the loss of an ElasticityMeasurement is not a single number; return the mean of the batch"

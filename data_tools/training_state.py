@@ -18,17 +18,30 @@ def unwrap(model: nn.Module) -> nn.Module:
     Raises
     ------
     InputError
-        If its parameters are sharded over processes, so that no single process can evaluate it.
+        If its parameters are sharded over processes, so that no single process can evaluate it, or there are none yet.
     """
+    _refuse_without_weights(model)
     while True:
-        if type(model).__name__ == "FullyShardedDataParallel":
-            raise InputError("a model sharded over processes (FSDP) cannot be recorded; use DistributedDataParallel")
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod
         else:
             return model
+
+
+def _refuse_without_weights(model: nn.Module) -> None:
+    sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta:
+            raise InputError(f"the model's parameter {name} has no values yet; load them, or call the model once")
+        # PyTorch's distributed tensors (FSDP2, tensor parallel), and what DeepSpeed leaves of a parameter it shards.
+        sharded |= hasattr(parameter, "device_mesh") or hasattr(parameter, "ds_id")
+    if sharded:
+        raise InputError(
+            "a model sharded over processes (FSDP, DeepSpeed, tensor parallel) cannot be recorded, as no process can "
+            "evaluate it alone; use DistributedDataParallel"
+        )
 
 
 @contextmanager

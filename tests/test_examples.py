@@ -25,6 +25,20 @@ def test_own_loop_records_fits_and_reports(tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
+@pytest.mark.parametrize(
+    ("name", "short", "last_step", "least"),
+    [("own_lightning.py", ["--epochs", 2], 121, 0.9), ("own_transformers.py", ["--steps", 100], 100, 0.4)],
+)
+def test_trainers_of_others_record(tmp_path, name, short, last_step, least):
+    done = run(name, *short, "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = re.findall(r"step +(\d+): class means +([\d.]+) from their centre, accuracy ([\d.]+)", done.stdout)
+    assert steps[0][0] == "0"
+    assert float(steps[-1][1]) > float(steps[0][1])  # the classes have moved apart
+    assert float(steps[-1][2]) > least
+    assert int(steps[-1][0]) == last_step, done.stdout
+
+
 @pytest.mark.slow
 def test_known_rates_are_given_back(tmp_path):
     done = run("known_rates.py", "--out", tmp_path / "run.h5")

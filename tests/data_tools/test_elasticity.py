@@ -46,7 +46,7 @@ def awkward_network():
 
 
 def all_samples(labels=LABELS, batch_size=5):
-    return Probe.make(inputs(), labels, TARGETS, batch_size)
+    return Probe(inputs(), labels, TARGETS, batch_size)
 
 
 class KnownLinear:
@@ -449,7 +449,7 @@ class FullyShardedDataParallel(nn.Module):
         ({"similarity_per_class": -1}, "similarity_per_class is -1"),
         ({"batch_size": 0}, "batch_size is 0; choose from 1 to the 12 training samples"),
         ({"batch_size": 13}, "batch_size is 13"),
-        ({"data": (inputs(), TARGETS[:-1])}, r"inputs of shape \(12, 5\), 11 targets and 11 labels"),
+        ({"data": (inputs(), TARGETS[:-1])}, r"inputs of float64 \(12, 5\), 11 targets and 11 labels"),
         ({"data": (inputs(), TARGETS + 0.5)}, "more than whole numbers"),
         ({"labels": LABELS[:3]}, "12 targets and 3 labels"),
         (
@@ -485,11 +485,11 @@ def test_networks_that_cannot_be_measured():
         make(labels=LABELS, loss=partial(cross_entropy, reduction="none")).measure(model, all_samples(), ["0"])
     with pytest.raises(InputError, match="go from 0 to 2, but the probe has classes 0 … 1"):
         ElasticityMeasurement(optimizer, (inputs(), TARGETS), 4).measure(
-            model, Probe.make(inputs(4), [0, 0, 1, 1], None, 4), ["0"]
+            model, Probe(inputs(4), [0, 0, 1, 1], None, 4), ["0"]
         )
     with pytest.raises(InputError, match="targets of the training data: class 2 has no sample"):
         ElasticityMeasurement(optimizer, (inputs(4), [0, 0, 1, 1]), 4).measure(
-            model, Probe.make(inputs(), LABELS, None, 4), ["0"]
+            model, Probe(inputs(), LABELS, None, 4), ["0"]
         )
 
 

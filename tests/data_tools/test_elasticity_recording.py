@@ -104,7 +104,7 @@ def test_the_file_holds_what_is_measured(path):
             optimizer, (images(), LABELS), 6, repeats=3, labels=LABELS, similarity_per_class=2
         ).measure(
             model,
-            Probe.make(images(), LABELS, None, 256),
+            Probe(images(), LABELS, None, 256),
             ["0", "2", "3", "4"],
             logits="4",
             classifier_layer="2",

@@ -20,7 +20,7 @@ RECORDING = ["data_tools", "data_tools.recording", "data_tools.recording_writer"
     ("blocked", "modules"),
     [
         (
-            ["jax", "jaxlib", "numpyro"],
+            ["jax", "jaxlib", "numpyro", "lightning", "transformers"],
             [*RECORDING, "data_tools.recorder", "data_tools.experiments", "data_tools.convert"],
         ),
         (["torch", "jax", "jaxlib"], [*RECORDING, "data_tools.convert", "data_tools.datasets"]),
@@ -33,6 +33,14 @@ def test_modules_import_without_what_they_do_not_need(blocked, modules):
 
 def test_the_recorder_does_need_torch():
     assert import_without(["torch"], ["data_tools.recorder"]).returncode != 0
+
+
+@pytest.mark.parametrize("trainer", ["lightning", "transformers"])
+def test_a_trainer_that_is_missing_is_named(trainer):
+    result = import_without([trainer], [f"data_tools.{trainer}"])
+    assert result.returncode != 0
+    assert f", of which {trainer}" in result.stderr
+    assert f"is not installed; pip install 'lesde-infer[{trainer}]'" in result.stderr
 
 
 def test_every_public_name_is_bound():

@@ -355,12 +355,6 @@ def test_layers_without_samples_first_are_refused(path):
         pass
 
 
-def test_layers_that_give_several_tensors_are_refused(path):
-    model = nn.Sequential(nn.Flatten(), nn.GRU(36, 4))
-    with pytest.raises(InputError, match="layer 1 gives a tuple, expected one tensor"), make(path, model, ["1"]):
-        pass
-
-
 def test_misspelt_layers_are_corrected(path):
     model = nn.Sequential()
     model.add_module("features", nn.Flatten())
