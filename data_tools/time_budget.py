@@ -1,7 +1,8 @@
 """Keep the time that recording takes below a share of the time that training takes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from data_tools.errors import InputError
 
@@ -49,6 +50,24 @@ class TimeBudget:
         if self._since is not None:
             self._training += self._clock() - self._since
             self._since = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do something else than training inside."""
+        self.stop_training()
+        try:
+            yield
+        finally:
+            self.start_training()
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Within `paused`, do what belongs to training inside."""
+        self.start_training()
+        try:
+            yield
+        finally:
+            self.stop_training()
 
     def spend(self, seconds: float, *, within: bool = True) -> None:
         """Take note of the time of a record; outside the budget it serves as an estimate only, as at step 0."""

@@ -1,5 +1,7 @@
 """Schedules record what they say, within their bounds, and what follows from records alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,7 +74,7 @@ def test_logarithmic_gaps_grow_in_proportion_up_to_the_largest(per_decade, burst
     assert count_records(schedule, n_steps) == len(steps)
     starts = starts_of(steps)[1:]
     growth = 10 ** (1 / per_decade)
-    for before, after in zip(starts, starts[1:], strict=False):
+    for before, after in pairwise(starts):
         # A burst that touches the next hides its start, but then nothing is missed.
         silent = after - max(step for step in steps if step < after)
         assert silent <= before * (growth - 1) * growth**burst + burst + 1 or silent <= 1 + burst
