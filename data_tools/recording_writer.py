@@ -3,7 +3,7 @@
 All datasets are created first, then HDF5's single-writer mode is switched on, every record is flushed, and the counter
 ``/committed`` is written last. A killed writer thus leaves every committed record readable. New files are created under
 a name of their own and moved into place, since opening an existing HDF5 file for writing destroys it even where the
-opening then fails.
+opening then fails. Room on disk is reserved before anything is written to it.
 """
 
 import os

@@ -14,6 +14,7 @@ KEPT_FREE = 16 * 2**20
 
 _AHEAD = 2**20  # bytes: so much is reserved at once
 _OVERHEAD = 2**20  # bytes: HDF5's indexes may grow by less with one record
+_CAN_RESERVE = hasattr(os, "posix_fallocate")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 _SUPERBLOCK = struct.Struct("<8sB3x8x8xQ")  # signature, version, …, end of file
 
@@ -49,12 +50,13 @@ class ReservedSpace:
         needed = 2 * n_bytes + _OVERHEAD
         if shutil.disk_usage(path.parent).free < 2 * n_bytes + KEPT_FREE:
             raise InputError(f"{path}: the disk is full; {_MEND}")
-        end = self._file.id.get_filesize() + needed
-        if end <= self._end or not hasattr(os, "posix_fallocate"):
+        size = self._file.id.get_filesize()
+        end = size + needed
+        if end <= self._end or not _CAN_RESERVE:
             return
         for reserve in (end + _AHEAD, end):
             try:
-                os.posix_fallocate(self._file.id.get_vfd_handle(), 0, reserve)
+                os.posix_fallocate(self._file.id.get_vfd_handle(), size, reserve - size)
                 self._end = reserve
                 return
             except OSError as error:
@@ -69,6 +71,9 @@ _MEND = "what was recorded is safe; make room, or record less often, fewer layer
 
 def close_and_cut(file: Any) -> None:
     """Close a file that HDF5 wrote, and cut off what was reserved and not needed."""
+    if not _CAN_RESERVE:
+        file.close()
+        return
     # By descriptor, not by name: another file may have the name by now.
     descriptor = os.dup(file.id.get_vfd_handle())
     try:
