@@ -11,8 +11,8 @@ processor time (of all threads, the one that writes included); and, as the diffe
 processor time within calls of the recorder (in which its thread has a part): as a ratio, and in milliseconds a record,
 in all and beyond the probe.
 
-With `--memory`, 10,000 records of a small network are taken instead; memory is looked at every 250, and its slope in
-bytes a record is fitted over the second half.
+With `--memory`, 20,000 records of a small network are taken instead; memory is looked at every 250, and its slope in
+bytes a record is fitted over the second half. (In the first, caches of HDF5 fill.)
 
     python benchmarks/recorder.py [--networks lenet mlp resnet] [--intervals 1 4 16 64 256] [--records 4] [--foreground]
         [--short] [--memory] [--json FILE]
@@ -223,14 +223,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4, help="records at each interval, at least")
     parser.add_argument("--foreground", action="store_true", help="write without a thread")
     parser.add_argument("--short", action="store_true", help="leave out the residual network and long intervals")
-    parser.add_argument("--memory", action="store_true", help="memory over 10,000 records instead")
+    parser.add_argument("--memory", action="store_true", help="memory over 20,000 records instead")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     background = not arguments.foreground
     results: Any
     if arguments.memory:
-        results = measure_memory(1000 if arguments.short else 10_000, background=background)
+        results = measure_memory(2000 if arguments.short else 20_000, background=background)
         print(f"{results['slope_bytes_per_record']:.1f} bytes a record over the second half of {results['records']}")
     else:
         networks = [name for name in arguments.networks if not (arguments.short and name == "resnet")]

@@ -220,12 +220,14 @@ def layer_layouts(
     layouts: dict[str, LayerLayout] = {}
     for name, array in features.items():
         chosen = array.dtype if dtype is None else np.dtype(dtype)
-        if dtype == "float16":
-            known = None if before is None or name not in before else np.dtype(before[name].dtype)
-            finite = np.abs(array[np.isfinite(array)])
-            if known == np.float32 or (known is None and finite.size and finite.max() > _NEAR_END_OF_HALF):
+        if dtype == "float16" and before is not None:
+            if name in before and np.dtype(before[name].dtype) == np.float32:
                 chosen = np.dtype(np.float32)
-                _logger.warning("layer %s reaches %.4g and is recorded in float32", name, finite.max(initial=0))
+        elif dtype == "float16":
+            largest = float(np.abs(array[np.isfinite(array)]).max(initial=0))
+            if largest > _NEAR_END_OF_HALF:
+                chosen = np.dtype(np.float32)
+                _logger.warning("layer %s reaches %.4g and is recorded in float32", name, largest)
         layouts[name] = LayerLayout(array.shape[1], chosen)
     return layouts
 

@@ -85,7 +85,7 @@ class RecordingPlan:
             with Recording(self.path) as before:
                 layout = recorded_layout(before)
                 now = self._new_layout(first, (), layout)
-                check_same_run(before, first.step, now, self.provenance, measures=first.settings is not None)
+                check_same_run(before, first.step, now, self.provenance, first.settings)
         check_projected_size(self.path, layout, self.schedule, self.planned_steps, self._n_measurements())
         self._begin(layout)
 

@@ -74,7 +74,11 @@ def recorded_layout(recording: Recording) -> RecordingLayout:
 
 
 def check_same_run(
-    recording: Recording, until: int, layout: RecordingLayout, provenance: Mapping[str, object], *, measures: bool
+    recording: Recording,
+    until: int,
+    layout: RecordingLayout,
+    provenance: Mapping[str, object],
+    settings: ElasticitySettings | None,
 ) -> None:
     """Refuse to continue a recording of something else.
 
@@ -88,14 +92,14 @@ def check_same_run(
         What is to be recorded now, apart from scalars and elasticity.
     provenance
         Of what is recorded now.
-    measures
-        Whether elasticity is measured now.
+    settings
+        How elasticity is measured now, if it is.
 
     Raises
     ------
     InputError
-        Naming what differs: the probe, the network, layers, labels, types, or whether elasticity is measured; or if
-        it starts after the step at which to resume.
+        Naming what differs: the probe, the network, layers, labels, types, or how elasticity is measured; or if the
+        recording starts after the step at which to resume.
     """
     if recording.steps[0] > until:
         raise InputError(
@@ -123,7 +127,10 @@ def check_same_run(
         "labels": (before.labels.tolist(), layout.labels.tolist()),
         "given labels": (before.given_labels.tolist(), layout.given_labels.tolist()),
         "class frequencies": (_as_list(before.class_frequencies), _as_list(layout.class_frequencies)),
-        "measurement of elasticity": (before.elasticity is not None, measures),
+        "measurement of elasticity": (
+            _comparable(None if before.elasticity is None else before.elasticity.settings),
+            _comparable(settings),
+        ),
         **{name: (recording.provenance.get(name), provenance.get(name)) for name in _MUST_AGREE},
     }
     for name, (then, now) in pairs.items():
@@ -131,8 +138,8 @@ def check_same_run(
             long = len(f"{then}{now}") > 200
             detail = "" if long else f": {then} then, {now} now"
             raise InputError(
-                f"{recording.path}: cannot be resumed, as the {name} differs{detail}; resume with what it was recorded "
-                "with, or record to another file"
+                f"{recording.path}: cannot be resumed, as it differs in the {name}{detail}; resume with what it was "
+                "recorded with, or record to another file"
             )
 
 
@@ -156,7 +163,7 @@ def resumed_writer(recording: Recording, until: int, scalars: tuple[str, ...]) -
     path = recording.path
     if set(scalars) != set(recording.scalars):
         odd = ", ".join(sorted(set(scalars) ^ set(recording.scalars)))
-        raise InputError(f"{path}: cannot be resumed, as the scalars differ: {odd}; give the same to `step`")
+        raise InputError(f"{path}: cannot be resumed, as it differs in the scalars: {odd}; give the same to `step`")
     attributes = {name: value for name, value in recording.provenance.items() if name != "closed"}
     earlier = recording.provenance.get("resumed_at")
     attributes["resumed_at"] = str(until) if earlier is None else f"{earlier}, {until}"
@@ -243,6 +250,10 @@ def _settings(recording: Recording) -> ElasticitySettings:
         for read in groups.values():
             return ElasticitySettings(read.shares, read.n_repeats, read.batch_size, read.optimizer, read.momentum)
     return _UNKNOWN
+
+
+def _comparable(settings: ElasticitySettings | None) -> object:
+    return None if settings is None else {**vars(settings), "shares": settings.shares.tolist()}
 
 
 def _as_list(values: object) -> object:

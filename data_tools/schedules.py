@@ -1,9 +1,9 @@
 """When to record: schedules that a `data_tools.FeatureRecorder` takes.
 
 Steps are counted by updates of the optimizer; step 0, before the first update, is always recorded. A schedule is any
-function of the step that tells whether it is recorded, or one of the classes here. All of them record in bursts of
-consecutive steps: these show how features move before the residuals have relaxed, which increments over long intervals
-cannot show.
+function of the step alone that tells whether it is recorded (it may be asked about a step more than once), or one of
+the classes here. These record in bursts of consecutive steps, which show how features move before the residuals have
+relaxed, as increments over long intervals cannot.
 """
 
 import math

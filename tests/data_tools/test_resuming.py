@@ -250,17 +250,17 @@ def other_class():
     ("make", "options", "message"),
     [
         (Training, {"resume_at": None}, "give resume_at"),
-        (Training, {"probe": (images(1), LABELS)}, "the probe_sha256 differs"),
-        (Training, {"probe": (images()[1:], LABELS[1:])}, "the labels differs"),
-        (Training, {"given_labels": GIVEN}, "the given labels differs"),
-        (Training, {"layers": ["2", "4"]}, "the layers differs: 0, 2, 4 then, 2, 4 now"),
-        (Training, {"classifier": None}, "the classifier differs"),
-        (Training, {"dtype": "float64"}, "the type of layer 0 differs: float32 then, float64 now"),
+        (Training, {"probe": (images(1), LABELS)}, "it differs in the probe_sha256"),
+        (Training, {"probe": (images()[1:], LABELS[1:])}, "it differs in the labels"),
+        (Training, {"given_labels": GIVEN}, "it differs in the given labels"),
+        (Training, {"layers": ["2", "4"]}, "it differs in the layers: 0, 2, 4 then, 2, 4 now"),
+        (Training, {"classifier": None}, "it differs in the classifier"),
+        (Training, {"dtype": "float64"}, "it differs in the type of layer 0: float32 then, float64 now"),
         (Training, {"dtype": "float16"}, None),
-        (Training, {"probe_batch_size": 5}, "the probe_batch_size differs: 256 then, 5 now"),
-        (Training, {"class_frequencies": [0.5, 0.25, 0.25]}, "the class frequencies differs: None then"),
-        (lambda: Training(width=9), {}, "the width of layer 0 differs: 8 then, 9 now"),
-        (other_class, {}, "the model_class differs: Sequential then, .*Other now"),
+        (Training, {"probe_batch_size": 5}, "it differs in the probe_batch_size: 256 then, 5 now"),
+        (Training, {"class_frequencies": [0.5, 0.25, 0.25]}, "it differs in the class frequencies: None then"),
+        (lambda: Training(width=9), {}, "it differs in the width of layer 0: 8 then, 9 now"),
+        (other_class, {}, "it differs in the model_class: Sequential then, .*Other now"),
     ],
 )
 def test_recordings_of_something_else_are_not_resumed(recorded, make, options, message):
@@ -279,7 +279,7 @@ def test_recordings_of_something_else_are_not_resumed(recorded, make, options, m
 def test_other_scalars_are_noticed_before_anything_is_replaced(recorded):
     before = recorded.read_bytes()
     with Training().recorder(recorded, resume=True, resume_at=5) as recorder:
-        with pytest.raises(InputError, match="the scalars differ: batch_loss"):
+        with pytest.raises(InputError, match="it differs in the scalars: batch_loss"):
             recorder.step()
         assert recorded.read_bytes() == before
 
@@ -289,8 +289,18 @@ def test_a_measured_recording_is_resumed_with_measurements_only(path):
     with training.recorder(path, **measured(training)) as recorder:
         training.run(5, recorder)
     with (
-        pytest.raises(InputError, match="the measurement of elasticity differs: True then, False now"),
+        pytest.raises(
+            InputError, match=r"it differs in the measurement of elasticity: \{.*'n_repeats': 2.*\} then, None now"
+        ),
         Training().recorder(path, resume=True, resume_at=5, given_labels=GIVEN),
+    ):
+        pass
+    training = Training()
+    elasticity = ElasticityMeasurement(training.optimizer, (images(), GIVEN), 6, labels=LABELS, repeats=3)
+    options = {**measured(training), "elasticity": elasticity}
+    with (
+        pytest.raises(InputError, match="it differs in the measurement of elasticity"),
+        training.recorder(path, resume=True, resume_at=5, **options),
     ):
         pass
 
