@@ -136,9 +136,6 @@ def test_a_time_budget_leaves_records_out(path):
     with record(path, 60, every=2, time_budget=1e-9) as recording:
         np.testing.assert_array_equal(recording.steps, [0, 1])  # the first burst has started
         assert recording.provenance["time_budget"] == 1e-9
-    slow = {"scalars": {"slow": lambda: float(sum(range(20_000)))}}
-    with record(path, 60, every=2, burst=1, time_budget=0.5, force=True, **slow) as recording:
-        assert recording.n_records < 31
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
