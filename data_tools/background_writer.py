@@ -84,7 +84,8 @@ class BackgroundWriter:
             As `append`; also if it went wrong just now.
         """
         self._check_process()
-        self._waiting.join()
+        if not self._told_to_end:
+            self._waiting.join()
         self._raise_error()
 
     def close(self) -> None:

@@ -70,6 +70,7 @@ def test_everything_is_written_in_order(path):
         writer.append(step, features_at(step))
     writer.close()
     writer.close()
+    writer.flush()
     with Recording(path) as recording:
         np.testing.assert_array_equal(recording.steps, np.arange(50))
         np.testing.assert_array_equal(recording.features("h")[:, 0, 0], np.arange(50))
