@@ -228,28 +228,32 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     background = not arguments.foreground
-    results: Any
+
+    def keep(results: Any) -> None:
+        if arguments.json:
+            versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+            arguments.json.write_text(json.dumps({"versions": versions, "results": results}, indent=1) + "\n")
+
     if arguments.memory:
         results = measure_memory(2000 if arguments.short else 20_000, background=background)
+        keep(results)
         print(f"{results['slope_bytes_per_record']:.1f} bytes a record over the second half of {results['records']}")
     else:
         networks = [name for name in arguments.networks if not (arguments.short and name == "resnet")]
         intervals = [interval for interval in arguments.intervals if not (arguments.short and interval > 16)]
         print("network  interval  ms/step   ratio (cpu)  recorder  ms/record  of the probe  beyond", flush=True)
-        results = []
+        costs: list[dict[str, Any]] = []
         for name in networks:
             for interval in intervals:
                 cost = measure(name, interval, arguments.records, background=background)
-                results.append(asdict(cost))
+                costs.append(asdict(cost))
+                keep(costs)
                 print(
                     f"{name:8} {interval:8} {cost.step_milliseconds:8.2f} {cost.wall_ratio:7.2f} {cost.cpu_ratio:6.2f} "
                     f"{cost.recorder_cpu_ratio:8.3f} {cost.milliseconds_per_record:10.1f} "
                     f"{cost.probe_milliseconds:13.1f} {cost.milliseconds_beyond_probe:7.1f}",
                     flush=True,
                 )
-    if arguments.json:
-        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-        arguments.json.write_text(json.dumps({"versions": versions, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
