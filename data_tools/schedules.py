@@ -149,6 +149,10 @@ class AdaptiveSchedule:
     and s_1 = `least`. A sudden transition is thus noticed one interval late, and a few intervals later recorded
     densely. The schedule is deterministic: the same records give the same schedule.
 
+    The noise of training moves classes as well, however short the interval. Where `target` is below that noise, bursts
+    follow each other at `least`; raise it then, or bound the size. (A perceptron on digits, batches of 16: of 3,000
+    steps, 136 records were taken at a target of 0.1 and 38 at 0.2; of 4,000 steps, 404 at 0.05.)
+
     If the size is bounded, no more records than fit are taken, and none after the last complete burst. Where the
     recorder knows how many steps are planned, as many bursts are kept back as the rest of the run needs at intervals of
     `most`, so that the bound is met without losing the end.
@@ -172,7 +176,7 @@ class AdaptiveSchedule:
         If the bounds contradict each other or leave no room for two bursts.
     """
 
-    target: float = 0.05
+    target: float = 0.1
     least: int = 10
     most: int = 1000
     burst: int = 2
