@@ -68,6 +68,18 @@ def test_background_writing_changes_nothing_in_the_file(tmp_path, background):
         np.testing.assert_array_equal(recording.features("2")[:], torch_logits)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of Python 3.12 on; the subject of the test
+def test_loaders_may_fork_while_it_writes(path):
+    model = network()
+    data = torch.utils.data.TensorDataset(images(), torch.as_tensor(LABELS))
+    with make(path, model, every=1, burst=1) as recorder:
+        for _ in range(4):
+            for _ in torch.utils.data.DataLoader(data, batch_size=4, num_workers=1, multiprocessing_context="fork"):
+                recorder.step()
+    with Recording(path) as recording:
+        np.testing.assert_array_equal(recording.steps, np.arange(13))
+
+
 @pytest.mark.parametrize(
     ("schedule", "steps", "described"),
     [
