@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
+    from data_tools.schedules import AdaptiveSchedule, EverySteps, LogarithmicSchedule
     from data_tools.thinning import thin_recording
 
 __all__ = [
+    "AdaptiveSchedule",
     "ElasticityMeasurement",
+    "EverySteps",
     "FeatureRecorder",
     "InputError",
+    "LogarithmicSchedule",
     "Probe",
     "Recording",
     "RecordingWriter",
@@ -27,9 +31,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptiveSchedule": "data_tools.schedules",
     "ElasticityMeasurement": "data_tools.elasticity",
+    "EverySteps": "data_tools.schedules",
     "FeatureRecorder": "data_tools.recorder",
     "InputError": "data_tools.errors",
+    "LogarithmicSchedule": "data_tools.schedules",
     "Probe": "data_tools.probe",
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",

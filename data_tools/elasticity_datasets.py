@@ -19,19 +19,18 @@ class ElasticityDatasets:
         The open `h5py.File`, in which datasets may still be made.
     layout
         What is measured.
-    types
-        Floating-point type of each layer.
+    growing
+        Shape and type of one measurement of every dataset, see `RecordingLayout.elasticity_growing`.
 
     Attributes
     ----------
     n_snapshots : int
         Measurements so far.
-    snapshot_bytes : int
-        What one of them takes.
     """
 
-    def __init__(self, file: Any, layout: ElasticityLayout, types: dict[str, np.dtype[Any]]) -> None:
-        self._file = file
+    def __init__(
+        self, file: Any, layout: ElasticityLayout, growing: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    ) -> None:
         self._growing: dict[str, Any] = {}
         self._last_step: int | None = None
         self.n_snapshots = 0
@@ -42,24 +41,16 @@ class ElasticityDatasets:
             "optimizer": settings.optimizer,
             "momentum": settings.momentum,
         }
-        for layer, shapes in layout.shapes.items():
+        for layer in layout.shapes:
             root = f"elasticity/{encode_name(layer)}"
             group = file.create_group(root)
             group.attrs.update({name: value for name, value in attributes.items() if value is not None})
             group["shares"] = np.asarray(settings.shares, dtype=np.float64)
-            self._add(f"{root}/step", (), np.dtype(np.int64))
-            self._add(f"{root}/lr", (), np.dtype(np.float64))
-            for name, shape in shapes.items():
-                # Changes are too small for half precision, whatever the features are stored in.
-                self._add(f"{root}/{name}", shape, np.promote_types(types[layer], np.float32))
+        for where, (shape, dtype) in growing.items():
+            self._growing[where] = file.create_dataset(
+                where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunk_shape(shape, dtype.itemsize)
+            )
         self._committed = file.create_dataset("elasticity_committed", data=np.int64(0))
-        self.snapshot_bytes = sum(d.dtype.itemsize * int(np.prod(d.shape[1:])) for d in self._growing.values())
-
-    def _add(self, where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        chunks = chunk_shape(shape, dtype.itemsize)
-        self._growing[where] = self._file.create_dataset(
-            where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunks
-        )
 
     def append(self, snapshot: ElasticitySnapshot, where: str) -> None:
         """Add a measurement, to be committed; `where` is the path of the file, for messages.

@@ -167,12 +167,14 @@ def run_experiment(
             layers=DEFAULT_LAYERS[config.architecture],
             every=config.every,
             burst=config.burst,
+            planned_steps=config.steps,
             given_labels=given[probe],
             scalars={"validation_loss": validation.loss, "validation_accuracy": validation.accuracy},
             measure_elasticity_every=config.measure_elasticity_every,
             elasticity=elasticity,
             class_frequencies=np.bincount(data.train_labels, minlength=data.n_classes) / data.train_labels.size,
             provenance={**asdict(config), "optimizer": "SGD", "elasticity_repeats": elasticity and elasticity.repeats},
+            on_error="raise",
             force=force,
         )
         with recorder:

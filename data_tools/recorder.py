@@ -2,51 +2,35 @@
 
 import os
 import platform
+import time as clock
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 from torch import nn
 
 from data_tools.elasticity import ElasticityMeasurement
-from data_tools.elasticity_records import ElasticityLayout, ElasticitySnapshot
+from data_tools.elasticity_records import ElasticitySnapshot
 from data_tools.errors import InputError
+from data_tools.guarded_writer import GuardedWriter, OnError
 from data_tools.layers import find_layers
 from data_tools.new_file import refuse_existing
-from data_tools.probe import Probe, ProbeResult, evaluate_probe
-from data_tools.recording_layout import LayerLayout, RecordingLayout
+from data_tools.probe import Probe
+from data_tools.record_taking import RecordTaker
+from data_tools.recording_layout import StoredType
+from data_tools.recording_plan import FirstRecord, RecordingPlan
 from data_tools.recording_schema import check_class_frequencies, check_labels
-from data_tools.recording_writer import RecordingWriter
-from data_tools.training_state import undisturbed, unwrap, uses_batch_statistics
-
-
-@dataclass(frozen=True)
-class _Record:
-    """All that is known at one moment."""
-
-    features: dict[str, Float[np.ndarray, "sample _"]]
-    classifier: tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
-    scalars: dict[str, float]
-    time: float
-    elasticity: ElasticitySnapshot | None = None
-
-
-def is_recorded(step: int, every: int, burst: int) -> bool:
-    """Tell whether a step is recorded: the first `burst` steps of every `every`.
-
-    With ``every=50, burst=2`` these are 0, 1, 50, 51, 100, … Consecutive steps show how features move before the
-    residuals have relaxed, which increments over long intervals cannot show.
-    """
-    return step % every < burst
+from data_tools.resuming import is_empty
+from data_tools.schedules import Course, EverySteps, Schedule, check_fires
+from data_tools.time_budget import TimeBudget
+from data_tools.training_state import device_of, unwrap, uses_batch_statistics
 
 
 class FeatureRecorder:
@@ -61,8 +45,11 @@ class FeatureRecorder:
                 recorder.step()
 
     At each record the network is evaluated on the probe in evaluation mode. Its weights, buffers and modes and the
-    states of all global random generators stay bit by bit what they would be without a recorder. Every record is safe
-    on disk as soon as it is taken.
+    states of all global random generators stay bit by bit what they would be without a recorder.
+
+    Records are written by a thread, so that training does not wait for the disk. Up to four records wait for it; then
+    training waits too, and nothing is dropped. A record is safe on disk, whatever happens to the process, as soon as
+    the thread has written it, after `flush`, or when the context is left.
 
     Parameters
     ----------
@@ -78,7 +65,17 @@ class FeatureRecorder:
         and of several tensors the first is taken. ``:first``, ``:mean`` or ``:last`` behind a name takes one vector of
         each sequence (samples, positions, features) instead, regarding an ``attention_mask``.
     every, burst
-        Record the first `burst` steps of every `every`, see `is_recorded`.
+        Record the first `burst` (2) steps of every `every` (50), see `data_tools.schedules.EverySteps`.
+    schedule
+        When to record, instead of these: one of `data_tools.schedules`, or any function of the step (updates of the
+        optimizer so far) that tells whether it is recorded. Step 0 always is.
+    time_budget
+        Most time that recording may take, as a share of the time that training takes, such as 0.02: bursts that would
+        exceed it are postponed, see `data_tools.time_budget.TimeBudget`. The steps recorded then depend on the machine.
+        The record of step 0 and measurements of elasticity are not counted.
+    planned_steps
+        Updates of the optimizer in the whole run. The size of the recording is then projected and logged, with a
+        warning if the disk has no room for it.
     given_labels
         What the samples are trained as, if `probe` does not say so and it is not its labels.
     logits
@@ -89,6 +86,11 @@ class FeatureRecorder:
         `layers` feeds it; a name says so, and is checked; None records neither.
     probe_batch_size
         Samples evaluated at once; by default as `probe` says, or 256.
+    dtype
+        Type in which features are stored; by default that in which the network computes, float32 for most. ``float16``
+        takes half the room; it rounds features by up to 2⁻¹¹ of their size (and those below 6·10⁻⁵ more), and so
+        probabilities by as much times the size of the logits. It ends at 65,504: layers above 1/16 of that at the first
+        record are stored in float32, and a later record beyond the end is an error as of the disk, see `on_error`.
     scalars
         Functions without arguments, called at every record for a number to keep with it, such as a validation loss.
         They may evaluate the model: it is in evaluation mode, and nothing they do to it or to random generators stays.
@@ -102,14 +104,32 @@ class FeatureRecorder:
         taken to be equal then.
     provenance
         Text and numbers to keep with the recording.
+    background
+        Write in a thread. Without it, a record is safe on disk as soon as `step` returns, and training waits for that.
+    on_error
+        When a record cannot be written, for instance as the disk is full: ``"warn"`` once, close the file, whose
+        records stay readable, and let training go on without; or ``"raise"`` an `InputError` from `step`.
+    resume
+        Continue the recording of a training that was broken off and goes on from a checkpoint; if there is none, start
+        one. It must be of the same network, probe, layers, labels and types. The records up to the checkpoint are
+        copied to a new file, which needs room beside the old one and replaces it at the first `step`.
+    resume_at
+        With `resume`: updates of the optimizer that the checkpoint has seen, 0 if training starts anew. Records and
+        measurements beyond are dropped. Call `flush` before saving a checkpoint, lest records before it are lost.
     force
         Replace an existing file.
+
+    Attributes
+    ----------
+    n_steps : int
+        Updates of the optimizer so far, those before `resume_at` included.
 
     Raises
     ------
     InputError
         If a layer is unknown or does not run exactly once per pass, the labels cannot be right, elasticity cannot be
-        measured as told, or the file exists.
+        measured as told, the schedule never records anything, the file exists or cannot be resumed, or the disk has no
+        room for even ten records.
 
     Notes
     -----
@@ -123,57 +143,95 @@ class FeatureRecorder:
         model: nn.Module,
         probe: Probe | tuple[Any, Any],
         layers: Sequence[str],
-        every: int = 50,
-        burst: int = 2,
+        every: int | None = None,
+        burst: int | None = None,
         *,
+        schedule: Schedule | None = None,
+        time_budget: float | None = None,
+        planned_steps: int | None = None,
         given_labels: Any = None,
         logits: str | None = None,
         classifier: Literal["auto"] | str | None = "auto",
         probe_batch_size: int | None = None,
+        dtype: StoredType | None = None,
         scalars: Mapping[str, Callable[[], float]] | None = None,
         time: Literal["steps"] | Callable[[], float] = "steps",
         measure_elasticity_every: int | None = None,
         elasticity: ElasticityMeasurement | None = None,
         class_frequencies: ArrayLike | None = None,
         provenance: Mapping[str, object] | None = None,
+        background: bool = True,
+        on_error: OnError = "warn",
+        resume: bool = False,
+        resume_at: int | None = None,
         force: bool = False,
     ) -> None:
-        if burst < 1 or every < burst:
-            raise InputError(f"every={every} and burst={burst}: a burst has at least one step and fits into `every`")
+        if schedule is not None and not (every is None and burst is None):
+            raise InputError("schedule is given as well as every or burst; give one of them")
+        short = EverySteps(50 if every is None else every, 2 if burst is None else burst)
+        self._schedule: Schedule = short if schedule is None else schedule
+        check_fires(self._schedule, planned_steps)
+        for name, value, choices in (("dtype", dtype, StoredType), ("on_error", on_error, OnError)):
+            if value is not None and value not in get_args(choices):
+                raise InputError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}")
+        if resume and force:
+            raise InputError("resume=True continues a recording and force=True replaces it; give one of them")
+        if resume_at is not None and (not resume or resume_at < 0):
+            raise InputError(f"resume_at={resume_at}: give the updates so far, from 0 on, together with resume=True")
         module = unwrap(model)
         find_layers(module, layers)
         self._model: nn.Module | None = module
         self._layers = list(layers)
         self._probe = Probe.of(probe, given_labels, probe_batch_size)
-        self._n_classes = check_labels(self._probe.labels, self._probe.given_labels, "the probe's ")
-        for role, name in (("logits", logits), ("classifier", None if classifier == "auto" else classifier)):
-            if name is not None and name not in self._layers:
-                raise InputError(f"{role}={name!r} is not among the recorded layers {', '.join(self._layers)}; add it")
-        if isinstance(time, str) and time != "steps":
-            raise InputError(f"time={time!r} is neither 'steps' nor a function; give one of them")
-        self._path, self._force = Path(path), force
-        self._every, self._burst = every, burst
-        self._logits, self._classifier, self._records_classifier = logits, classifier, False
+        n_classes = check_labels(self._probe.labels, self._probe.given_labels, "the probe's ")
+        self._taker = RecordTaker(
+            self._probe, layers, n_classes, logits=logits, classifier=classifier, scalars=scalars or {}, time=time
+        )
         if (elasticity is None) != (measure_elasticity_every is None):
             raise InputError("give both measure_elasticity_every and elasticity, or neither")
         if measure_elasticity_every is not None and measure_elasticity_every < 1:
             raise InputError(f"measure_elasticity_every is {measure_elasticity_every}; it must be at least 1")
         if elasticity is not None:
             elasticity.check(module, self._probe, self._layers)
+        if class_frequencies is not None:
+            check_class_frequencies(class_frequencies, n_classes, "class_frequencies")
         self._elasticity, self._measure_every = elasticity, measure_elasticity_every
         self._measuring = False
-        self._functions = dict(scalars or {})
-        self._time, self._class_frequencies = time, class_frequencies
-        if class_frequencies is not None:
-            check_class_frequencies(class_frequencies, self._n_classes, "class_frequencies")
-        self._provenance = {**self._describe(module), **(provenance or {})}
+        burst_length = getattr(self._schedule, "burst", 1)
+        self._budget = None if time_budget is None else TimeBudget(time_budget, burst_length)
+        times: dict[str, object] = {"every": short.every, "burst": short.burst}
+        if schedule is not None:
+            times = {"schedule": getattr(schedule, "__qualname__", repr(schedule))}
+        if time_budget is not None:
+            times["time_budget"] = time_budget
         self._active = not _is_secondary_process()
-        self._writer: RecordingWriter | None = None
-        self._first: _Record | None = None
-        self._step_scalars: frozenset[str] = frozenset()
-        self.n_steps = 0
+        self._path = Path(path)
+        continues = False
         if self._active:
-            refuse_existing(self._path, force)
+            refuse_existing(self._path, force or resume)
+            continues = resume and self._path.exists() and not is_empty(self._path)
+        if continues and resume_at is None:
+            raise InputError(f"{self._path}: exists; give resume_at, the updates that the restored checkpoint has seen")
+        self._plan = RecordingPlan(
+            self._path,
+            self._probe,
+            self._taker,
+            self._schedule,
+            planned_steps,
+            dtype,
+            class_frequencies,
+            measure_elasticity_every,
+            {**self._describe(module), **times, **(provenance or {})},
+            background,
+            on_error,
+            force or (resume and not continues and self._path.exists()),  # a file without records
+            continues,
+        )
+        self.n_steps = resume_at or 0
+        self._first: FirstRecord | None = None
+        self._writer: GuardedWriter | None = None
+        self._course: Course | None = None
+        self._step_scalars: frozenset[str] = frozenset()
         if uses_batch_statistics(module):
             warnings.warn(
                 "a normalisation layer uses the statistics of the batch in evaluation mode too, so features depend on "
@@ -182,24 +240,35 @@ class FeatureRecorder:
             )
 
     def __enter__(self) -> Self:
-        """Take the record of step 0; the first call of `step` writes it, as it tells which scalars there are."""
+        """Take the first record; the first call of `step` writes it, as it tells which scalars there are."""
         if self._active and self._model is not None:
-            self._first = self._take_first(self._model)
+            start = clock.perf_counter()
+            record = self._taker.take_first(self._model, self.n_steps)
+            seconds = clock.perf_counter() - start
+            snapshot = settings = None
+            if self._elasticity is not None:
+                n_outputs = None if self._taker.logits is None else record.features[self._taker.logits].shape[1]
+                settings = self._elasticity.settings(self._probe, n_outputs)
+                if not self._plan.continues:
+                    snapshot = self._measure(self._model, self._elasticity)
+            first = FirstRecord(self.n_steps, record, snapshot, settings)
+            self._plan.check(first)
+            self._first = first
+            if self._budget is not None:
+                self._budget.spend(seconds, within=False)
+                self._budget.start_training()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if self._first is not None and kind is None:
-                self._writer = self._start(self._first, {})
-        finally:
-            self._first = self._model = self._elasticity = (
-                None  # a recorder that is done must not keep a model in memory
-            )
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+        first, writer = self._first, self._writer
+        # A recorder that is done must not keep a model in memory.
+        self._first = self._model = self._elasticity = self._writer = None
+        if first is not None and kind is None and not self._plan.continues:
+            writer, _ = self._plan.start(first, {})
+        if writer is not None:
+            writer.close(in_error=kind is not None)
 
     def step(self, **scalars: float) -> None:
         """Count one update of the optimizer, and record if it is due.
@@ -214,13 +283,16 @@ class FeatureRecorder:
         Raises
         ------
         InputError
-            If names differ from the first call, or the recorder was not entered with ``with``, or the disk is full.
+            If names differ from the first call, or the recorder was not entered with ``with``; or if a record cannot be
+            written and ``on_error="raise"``.
         """
         if not self._active or self._measuring:  # a hook on the optimizer may call it in measured steps
             return
         if self._first is not None:
-            self._writer, self._first = self._start(self._first, scalars), None
-        if self._writer is None or self._model is None:
+            self._writer, self._course = self._plan.start(self._first, scalars)
+            self._first, self._step_scalars = None, frozenset(scalars)
+        writer, course, model = self._writer, self._course, self._model
+        if writer is None or course is None or model is None:
             raise InputError(
                 f"{self._path}: step() outside the `with` block; write `with FeatureRecorder(…) as recorder:`"
             )
@@ -230,99 +302,48 @@ class FeatureRecorder:
                 f"{self._path}: step {self.n_steps} gives the scalars {sorted(scalars)}, but the first step gave "
                 f"{sorted(self._step_scalars)}; give the same at every step"
             )
-        if is_recorded(self.n_steps, self._every, self._burst):
-            self._append(self._writer, self._take(self._model), scalars)
-        if self._elasticity is not None and self._measure_every and self.n_steps % self._measure_every == 0:
-            self._writer.append_elasticity(self._measure(self._model, self._elasticity))
+        if writer.is_stopped:
+            return
+        with self._budget.paused() if self._budget is not None else nullcontext():
+            due = course.is_due(self.n_steps)
+            if due if self._budget is None else self._budget.admits(due):
+                self._record(model, writer, course, scalars)
+            if self._elasticity is not None and self._measure_every and self.n_steps % self._measure_every == 0:
+                writer.append_elasticity(self._measure(model, self._elasticity))
 
-    def _start(self, first: _Record, scalars: Mapping[str, float]) -> RecordingWriter:
-        """Make the file, now that all names are known, and write the record of step 0."""
-        twice = first.scalars.keys() & scalars.keys()
-        if twice:
-            raise InputError(f"{self._path}: the scalar {min(twice)!r} is recorded already; give yours another name")
-        self._step_scalars = frozenset(scalars)
-        elasticity = None
-        if first.elasticity is not None and self._elasticity is not None:
-            n_outputs = None if self._logits is None else first.features[self._logits].shape[1]
-            settings = self._elasticity.settings(self._probe, n_outputs)
-            elasticity = ElasticityLayout.of(settings, first.elasticity)
-        layout = RecordingLayout(
-            self._probe.labels,
-            self._probe.given_labels,
-            {name: LayerLayout(array.shape[1], array.dtype) for name, array in first.features.items()},
-            logits=self._logits,
-            classifier_width=None if first.classifier is None else first.classifier[0].shape[1],
-            classifier_layer=None if first.classifier is None else self._classifier,
-            scalars=(*first.scalars, *scalars),
-            elasticity=elasticity,
-            class_frequencies=self._class_frequencies,
-        )
-        writer = RecordingWriter(self._path, layout, provenance=self._provenance, force=self._force)
-        self._append(writer, first, dict.fromkeys(scalars, float("nan")))
-        if first.elasticity is not None:
-            writer.append_elasticity(first.elasticity)
-        return writer
+    def flush(self) -> None:
+        """Wait until all records so far are safe on disk; call it before saving a checkpoint to resume from.
 
-    def _append(self, writer: RecordingWriter, record: _Record, scalars: Mapping[str, float]) -> None:
-        numbers = record.scalars | {name: float(value) for name, value in scalars.items()}
-        writer.append(self.n_steps, record.features, time=record.time, classifier=record.classifier, scalars=numbers)
+        Raises
+        ------
+        InputError
+            If one cannot be written and ``on_error="raise"``.
+        """
+        if self._writer is not None:
+            self._writer.flush()
 
-    def _take_first(self, model: nn.Module) -> _Record:
-        """Take the record of step 0, and settle which layer holds the logits and which feeds the classifier."""
-        candidate = self._logits or self._layers[-1]
-        linear = _linear_layer(model, candidate)
-        result = evaluate_probe(model, self._probe, self._layers, linear)
-        if self._logits is None and result.features[candidate].shape[1] == self._n_classes:
-            self._logits = candidate
-        if self._logits is not None:
-            check_labels(
-                self._probe.labels, self._probe.given_labels, "the probe's ", result.features[self._logits].shape[1]
-            )
-        x = result.classifier_input
-        has_classifier = self._logits is not None and linear is not None and x is not None
-        feeding = [name for name, array in result.features.items() if x is not None and np.array_equal(array, x)]
-        if self._classifier == "auto":
-            self._records_classifier, self._classifier = has_classifier, feeding[0] if feeding else None
-        elif self._classifier is not None:
-            if not has_classifier:
-                raise InputError(
-                    f"classifier={self._classifier!r} needs logits that are the output of a Linear layer; name that "
-                    "layer as logits, or give classifier=None"
-                )
-            if self._classifier not in feeding:
-                raise InputError(
-                    f"classifier={self._classifier!r} is not what goes into {candidate!r}; record "
-                    f"{candidate + ':input'!r} and name it instead"
-                )
-            self._records_classifier = True
-        record = self._complete(model, result)
-        return (
-            record if self._elasticity is None else replace(record, elasticity=self._measure(model, self._elasticity))
-        )
-
-    def _take(self, model: nn.Module) -> _Record:
-        return self._complete(model, evaluate_probe(model, self._probe, self._layers))
+    def _record(self, model: nn.Module, writer: GuardedWriter, course: Course, scalars: Mapping[str, float]) -> None:
+        if self._budget is not None and device_of(model).type == "cuda":
+            with self._budget.resumed():  # what is still being computed belongs to training
+                torch.cuda.synchronize(device_of(model))
+        start = clock.perf_counter()
+        self._plan.write(writer, course, self.n_steps, self._taker.take(model, self.n_steps), scalars)
+        if self._budget is not None:
+            self._budget.spend(clock.perf_counter() - start)
 
     def _measure(self, model: nn.Module, measurement: ElasticityMeasurement) -> ElasticitySnapshot:
-        feeding = self._classifier if self._records_classifier else None
         self._measuring = True
         try:
             return measurement.measure(
-                model, self._probe, self._layers, logits=self._logits, classifier_layer=feeding, step=self.n_steps
+                model,
+                self._probe,
+                self._layers,
+                logits=self._taker.logits,
+                classifier_layer=self._taker.classifier_layer,
+                step=self.n_steps,
             )
         finally:
             self._measuring = False
-
-    def _complete(self, model: nn.Module, result: ProbeResult) -> _Record:
-        """Add to the features what else belongs to a record."""
-        scalars: dict[str, float] = {}
-        if self._logits is not None:
-            scalars |= loss_and_accuracy(result.features[self._logits], self._probe.given_labels)
-        with undisturbed(model):
-            scalars |= {name: float(function()) for name, function in self._functions.items()}
-            time = float(self.n_steps) if isinstance(self._time, str) else float(self._time())
-        linear = _linear_layer(model, self._logits) if self._records_classifier and self._logits else None
-        return _Record(result.features, None if linear is None else weight_and_bias(linear), scalars, time)
 
     def _describe(self, model: nn.Module) -> dict[str, object]:
         return {
@@ -333,41 +354,9 @@ class FeatureRecorder:
             "model_class": type(model).__qualname__,
             "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "layers": self._layers,
-            "every": self._every,
-            "burst": self._burst,
             "measure_elasticity_every": self._measure_every,
             **self._probe.describe(),
         }
-
-
-def loss_and_accuracy(
-    logits: Float[np.ndarray, "sample class_"], labels: Int[np.ndarray, " sample"]
-) -> dict[str, float]:
-    """Return the mean cross-entropy in nats as ``loss`` and the share of right answers as ``accuracy``."""
-    logits = logits.astype(np.float64)
-    of_label = logits[np.arange(labels.size), labels]
-    return {
-        "loss": float(np.mean(logsumexp(logits, axis=1) - of_label)),
-        "accuracy": float(np.mean(logits.argmax(axis=1) == labels)),
-    }
-
-
-def weight_and_bias(
-    linear: nn.Linear,
-) -> tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]]:
-    """Copy weight and bias of a linear layer; a missing bias is 0."""
-    weight = _as_numpy(linear.weight)
-    return weight, np.zeros(len(weight), weight.dtype) if linear.bias is None else _as_numpy(linear.bias)
-
-
-def _as_numpy(tensor: torch.Tensor) -> Float[np.ndarray, "*shape"]:
-    tensor = tensor.detach().cpu()
-    return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy().copy()
-
-
-def _linear_layer(model: nn.Module, layer: str) -> nn.Linear | None:
-    module = dict(model.named_modules()).get(layer)
-    return module if isinstance(module, nn.Linear) else None
 
 
 def _is_secondary_process() -> bool:

@@ -3,11 +3,10 @@
 All datasets are created first, then HDF5's single-writer mode is switched on, every record is flushed, and the counter
 ``/committed`` is written last. A killed writer thus leaves every committed record readable. New files are created under
 a name of their own and moved into place, since opening an existing HDF5 file for writing destroys it even where the
-opening then fails.
+opening then fails. Room on disk is reserved before anything is written to it.
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any, Self
 import h5py
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from data_tools.elasticity_datasets import ElasticityDatasets
 from data_tools.elasticity_records import ElasticityLayout, ElasticitySettings, ElasticitySnapshot
 from data_tools.errors import InputError
 from data_tools.new_file import move_into_place, refuse_existing, temporary_beside, written_whole
-from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout, chunk_shape
+from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout, as_stored, chunk_shape, growth
 from data_tools.recording_schema import (
     FORMAT,
     VERSION,
@@ -33,8 +32,7 @@ from data_tools.recording_schema import (
     check_steps,
     encode_name,
 )
-
-_SPACE_KEPT_FREE = 16 * 2**20  # bytes
+from data_tools.reserved_space import ReservedSpace, close_and_cut
 
 
 class RecordingWriter:
@@ -70,6 +68,7 @@ class RecordingWriter:
         self.n_records = 0
         self._last_step: int | None = None
         self._process = os.getpid()
+        self._record_bytes, self._measurement_bytes = growth(layout)
         attributes = check_provenance(provenance or {})
         refuse_existing(self.path, force)
         temporary = temporary_beside(self.path)
@@ -80,6 +79,7 @@ class RecordingWriter:
         try:
             self._create(attributes)
             self._file.swmr_mode = True
+            self._space = ReservedSpace(self._file)
             move_into_place(temporary, self.path, force)
         except BaseException:
             self._file.close()
@@ -88,7 +88,6 @@ class RecordingWriter:
 
     def _create(self, attributes: Mapping[str, AttributeValue]) -> None:
         layout, file = self.layout, self._file
-        n_samples = layout.labels.size
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.attrs.update({"created": now, **attributes, "format": FORMAT, "version": VERSION})
         # Single-writer mode allows no new attributes, only new values of the same size.
@@ -100,30 +99,17 @@ class RecordingWriter:
         if layout.class_frequencies is not None:
             file["class_frequencies"] = layout.class_frequencies
         self._growing: dict[str, Any] = {}
-        self._add("step", (), np.int64)
-        self._add("time", (), np.float64)
         file.create_group("features", track_order=True)  # layers are read back in the order in which they were named
-        for name, layer in layout.layers.items():
-            self._add(f"features/{encode_name(name)}", (n_samples, layer.width), layer.dtype)
-        if layout.classifier_width is not None:
-            self._add("classifier/weight", (layout.n_classes, layout.classifier_width), layout.classifier_dtype)
-            self._add("classifier/bias", (layout.n_classes,), layout.classifier_dtype)
-            if layout.classifier_layer is not None:
-                file["classifier"].attrs["classifier_layer"] = layout.classifier_layer
-        for name in layout.scalars:
-            self._add(f"scalars/{encode_name(name)}", (), np.float64)
+        for where, (shape, dtype) in layout.growing().items():
+            self._growing[where] = file.create_dataset(
+                where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunk_shape(shape, dtype.itemsize)
+            )
+        if layout.classifier_layer is not None:
+            file["classifier"].attrs["classifier_layer"] = layout.classifier_layer
         self._committed = file.create_dataset("committed", data=np.int64(0))
-        self._record_bytes = sum(d.dtype.itemsize * int(np.prod(d.shape[1:])) for d in self._growing.values())
         self._elasticity: ElasticityDatasets | None = None
         if layout.elasticity is not None:
-            types = {name: np.dtype(layer.dtype) for name, layer in layout.layers.items()}
-            self._elasticity = ElasticityDatasets(file, layout.elasticity, types)
-
-    def _add(self, where: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        chunks = chunk_shape(shape, np.dtype(dtype).itemsize)
-        self._growing[where] = self._file.create_dataset(
-            where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunks
-        )
+            self._elasticity = ElasticityDatasets(file, layout.elasticity, layout.elasticity_growing())
 
     def append(
         self,
@@ -162,7 +148,8 @@ class RecordingWriter:
         if self._last_step is not None:
             check_steps(np.asarray([self._last_step, step]), f"{self.path}:/step")
         values: dict[str, Any] = {"step": step, "time": float(step if time is None else time)}
-        values |= {f"features/{encode_name(name)}": array for name, array in features.items()}
+        stored = as_stored(features, self.layout.layers, f"{self.path}, step {step}")
+        values |= {f"features/{encode_name(name)}": array for name, array in stored.items()}
         values |= {f"scalars/{encode_name(name)}": value for name, value in (scalars or {}).items()}
         if classifier is not None:
             values["classifier/weight"], values["classifier/bias"] = classifier
@@ -175,7 +162,7 @@ class RecordingWriter:
                 raise InputError(
                     f"{self.path}: /{where} has shape {np.shape(value)} at step {step}, expected {expected} as before"
                 )
-        self._check_space(self._record_bytes)
+        self._space.ask(self._record_bytes, self.path)
         for where, value in values.items():
             dataset = self._growing[where]
             dataset.resize(self.n_records + 1, axis=0)
@@ -203,7 +190,7 @@ class RecordingWriter:
         self._check_process()
         if self._elasticity is None:
             raise InputError(f"{self.path}: was made without elasticity; give RecordingLayout(…, elasticity=…)")
-        self._check_space(self._elasticity.snapshot_bytes)
+        self._space.ask(self._measurement_bytes, self.path)
         self._elasticity.append(snapshot, str(self.path))
         if commit:
             self.commit()
@@ -216,25 +203,21 @@ class RecordingWriter:
             self._elasticity.commit()
         self._file.flush()
 
+    def move(self, path: Path) -> None:
+        """Give the file another name in the same folder, in place of any file that has it, and go on writing to it."""
+        move_into_place(self.path, path, force=True)
+        self.path = path
+
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
-
-    def _check_space(self, n_bytes: int) -> None:
-        # HDF5 crashes the interpreter when a write fails for want of space, so it must not come to that.
-        needed = 2 * n_bytes + _SPACE_KEPT_FREE
-        if shutil.disk_usage(self.path.parent).free < needed:
-            raise InputError(
-                f"{self.path}: the disk is full after {self.n_records} records, which are safe; make room, record less "
-                "often or fewer layers"
-            )
 
     def close(self) -> None:
         """Commit and close the file; closing again does nothing."""
         if self._file.id.valid and os.getpid() == self._process:
             self.commit()
             self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
-            self._file.close()
+            close_and_cut(self._file)
 
     def __enter__(self) -> Self:
         return self

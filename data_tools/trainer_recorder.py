@@ -60,6 +60,8 @@ class TrainerRecorder:
         elasticity = options.get("elasticity")
         if callable(elasticity) and not isinstance(elasticity, ElasticityMeasurement):
             options["elasticity"] = elasticity(optimizer)
+        if options.get("resume"):
+            options.setdefault("resume_at", n_steps)
         recorder = FeatureRecorder(self._path, model, self._probe, self._layers, **options)
         recorder.n_steps = n_steps
         self._recorder = recorder.__enter__()

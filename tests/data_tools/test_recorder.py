@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from data_tools import FeatureRecorder, InputError, Recording
-from data_tools.recorder import is_recorded, loss_and_accuracy
+from data_tools.record_taking import loss_and_accuracy
 
 LABELS = np.repeat([0, 1, 2], 4)
 
@@ -62,10 +62,6 @@ def path(tmp_path):
 
 def make(path, model, layers=("5", "6", "7"), **options):
     return FeatureRecorder(path, model, **{"probe": (images(), LABELS), "layers": list(layers), "every": 3, **options})
-
-
-def test_schedule_is_bursts():
-    assert [step for step in range(103) if is_recorded(step, 50, 2)] == [0, 1, 50, 51, 100, 101]
 
 
 def test_training_is_bit_identical_with_and_without_a_recorder(path):
