@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
+    from data_tools.recovery import recover
     from data_tools.thinning import thin_recording
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "InputError",
     "Recording",
     "RecordingWriter",
+    "recover",
     "thin_recording",
     "write_recording",
 ]
@@ -30,6 +32,7 @@ _HOMES = {
     "InputError": "data_tools.errors",
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",
+    "recover": "data_tools.recovery",
     "thin_recording": "data_tools.thinning",
     "write_recording": "data_tools.recording_writer",
 }

@@ -33,6 +33,7 @@ from data_tools.recording_schema import (
     check_steps,
     encode_name,
 )
+from data_tools.writer_state import hold_writer_lock
 
 _SPACE_KEPT_FREE = 16 * 2**20  # bytes
 
@@ -70,6 +71,7 @@ class RecordingWriter:
         self.n_records = 0
         self._last_step: int | None = None
         self._process = os.getpid()
+        self._lock: int | None = None
         attributes = check_provenance(provenance or {})
         refuse_existing(self.path, force)
         temporary = temporary_beside(self.path)
@@ -80,9 +82,11 @@ class RecordingWriter:
         try:
             self._create(attributes)
             self._file.swmr_mode = True
+            self._lock = hold_writer_lock(temporary)
             move_into_place(temporary, self.path, force)
         except BaseException:
             self._file.close()
+            self._let_go()
             temporary.unlink(missing_ok=True)
             raise
 
@@ -235,6 +239,12 @@ class RecordingWriter:
             self.commit()
             self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
             self._file.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,205 @@
+"""Save what is whole in a recording whose writer died, as a recording like any other."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from data_tools.errors import InputError
+from data_tools.new_file import refuse_existing, written_whole
+from data_tools.record_series import RecordSeries, blocks, entry_bytes
+from data_tools.recording import Recording, checked_format
+from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
+from data_tools.writer_state import WriterState, writer_state
+
+_GROWING = ("step", "time", "features", "scalars", "classifier")
+_MEASURED = "elasticity"
+_COUNTERS = ("committed", "elasticity_committed")
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What became of a recording.
+
+    Attributes
+    ----------
+    source
+        The file that was looked at.
+    out
+        The recording that was made of it; None if it lost nothing, so that it was not copied.
+    writer
+        Whether its writer had ``finished`` or ``died``; ``unknown`` where the file system knows no locks.
+    n_kept, n_lost
+        Records that are whole, and those that are not.
+    n_measurements_kept, n_measurements_lost
+        The same of measurements of elasticity.
+    reasons
+        Why anything was lost, a phrase for each cause.
+    """
+
+    source: Path
+    out: Path | None
+    writer: WriterState
+    n_kept: int
+    n_lost: int
+    n_measurements_kept: int
+    n_measurements_lost: int
+    reasons: tuple[str, ...]
+
+
+def recover(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    copy_healthy: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recovery:
+    """Copy all whole records of a recording to a new file.
+
+    A record is whole if its writer completed it and every part of it can be read. What a writer that died, or found no
+    more room on the disk, left half done is cut off; a record that was damaged later is left out, as if it had never
+    been taken. The source is only read.
+
+    Parameters
+    ----------
+    path
+        The recording.
+    out
+        File to make; it appears complete or not at all.
+    force
+        Replace an existing file.
+    copy_healthy
+        Also copy a recording that was finished and lost nothing.
+    progress
+        Called now and then with the bytes done and the bytes in all.
+
+    Returns
+    -------
+    Recovery
+        What was kept and lost.
+
+    Raises
+    ------
+    InputError
+        If the file is no recording, is still being written, is so damaged that its structure cannot be read, or holds
+        no whole record; or `out` exists.
+    """
+    source, target = Path(path), Path(out)
+    refuse_existing(target, force)
+    writer = writer_state(source) if source.is_file() else "finished"
+    if writer == "writing":
+        raise InputError(
+            f"{source}: is still being written, and can be read as it is; to copy it, end its writer first"
+        )
+    with open_untrusted(source) as file, damage_reported(source):
+        attributes = checked_format(file, source)
+        check_contents(file, source)
+        growing, fixed = _sorted_datasets(file)
+        advance = _advancing(progress, 2 * sum(a.shape[0] * entry_bytes(a) for one in growing for a in one.values()))
+        records = RecordSeries(file, source, growing[0], ["step"], "committed", "records", advance)
+        moments = [name for name in growing[1] if name.endswith("/step")]
+        measurements = RecordSeries(
+            file, source, growing[1], moments, "elasticity_committed", "measurements of elasticity", advance
+        )
+        if not records.kept.size:
+            raise InputError(f"{source}: nothing can be saved, as it holds no whole record; record again")
+        lossless = writer == "finished" and not records.n_lost and not measurements.n_lost
+        if not lossless:
+            attributes |= {"recovered_from": source.name, "records_lost": records.n_lost}
+        if not lossless or copy_healthy:
+            with written_whole(target, force) as temporary:
+                with h5py.File(temporary, "x", libver="latest") as new:
+                    new.attrs.update(attributes)
+                    new.attrs["closed"] = attributes.get("closed", datetime.now(UTC).isoformat(timespec="seconds"))
+                    _copy_groups(file, new, source)
+                    for name in fixed:
+                        new[name] = file[name][()]
+                    for counter, series in zip(_COUNTERS, (records, measurements), strict=True):
+                        if counter in file:
+                            new[counter] = series.kept.size
+                        for name, array in series.arrays.items():
+                            _copy_entries(array, new, name, series, advance)
+                with Recording(temporary):
+                    pass  # a copy that cannot be read is not handed on
+    return Recovery(
+        source,
+        None if lossless and not copy_healthy else target,
+        writer,
+        records.kept.size,
+        records.n_lost,
+        measurements.kept.size,
+        measurements.n_lost,
+        (*records.reasons, *measurements.reasons),
+    )
+
+
+def _sorted_datasets(file: Any) -> tuple[tuple[dict[str, Any], dict[str, Any]], list[str]]:
+    """Return the datasets that grow by records, those that grow by measurements, and the names of the others."""
+    records: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
+    fixed: list[str] = []
+
+    def sort(name: str, node: Any) -> None:
+        if not isinstance(node, h5py.Dataset) or name in _COUNTERS:
+            return
+        grows = node.ndim > 0 and (node.maxshape[0] is None or name.split("/")[0] in _GROWING)
+        if node.ndim > 0 and name.split("/")[0] == _MEASURED and not name.endswith("/shares"):
+            measurements[name] = node
+        elif grows:
+            records[name] = node
+        else:
+            fixed.append(name)
+
+    file.visititems(sort)
+    return (records, measurements), fixed
+
+
+def _copy_groups(file: Any, new: Any, path: Path) -> None:
+    """Make all groups, whose order is that of the layers, and copy their attributes."""
+
+    def copy(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Group):
+            new.create_group(name, track_order=True).attrs.update(read_attributes(node, path))
+
+    file.visititems(copy)
+
+
+def _copy_entries(array: Any, new: Any, name: str, series: RecordSeries, advance: Callable[[int], None]) -> None:
+    shape = (series.kept.size, *array.shape[1:])
+    kept = new.create_dataset(
+        name,
+        shape,
+        dtype=array.dtype,
+        maxshape=(None, *array.shape[1:]),
+        chunks=array.chunks or True,
+        compression=array.compression,
+        compression_opts=array.compression_opts,
+        shuffle=array.shuffle,
+        fletcher32=array.fletcher32,
+    )
+    for start, stop in blocks(array, series.kept.size):
+        entries = series.kept[start:stop]
+        first, last = int(entries[0]), int(entries[-1])
+        if last - first + 1 == entries.size:
+            kept[start:stop] = array[first : last + 1]
+        else:  # what lies between may not be readable
+            for place, entry in enumerate(entries, start=start):
+                kept[place] = array[int(entry)]
+        advance((stop - start) * entry_bytes(array))
+
+
+def _advancing(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        done += n_bytes
+        if progress is not None:
+            progress(min(done, total), total)
+
+    return advance
