@@ -7,8 +7,8 @@ opening then fails.
 """
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from data_tools.elasticity_datasets import ElasticityDatasets
 from data_tools.elasticity_records import ElasticityLayout, ElasticitySettings, ElasticitySnapshot
 from data_tools.errors import InputError
-from data_tools.new_file import move_into_place, refuse_existing, temporary_beside, written_whole
+from data_tools.new_file import free_space, move_into_place, refuse_existing, temporary_beside, written_whole
 from data_tools.recording_layout import FEATURE_TYPES, LayerLayout, RecordingLayout, chunk_shape
 from data_tools.recording_schema import (
     FORMAT,
@@ -33,7 +33,7 @@ from data_tools.recording_schema import (
     check_steps,
     encode_name,
 )
-from data_tools.writer_state import hold_writer_lock
+from data_tools.writer_guard import WriterGuard
 
 _SPACE_KEPT_FREE = 16 * 2**20  # bytes
 
@@ -68,10 +68,9 @@ class RecordingWriter:
     ) -> None:
         self.path = Path(path)
         self.layout = layout
-        self.n_records = 0
+        self.n_records = self._n_safe = 0
         self._last_step: int | None = None
         self._process = os.getpid()
-        self._lock: int | None = None
         attributes = check_provenance(provenance or {})
         refuse_existing(self.path, force)
         temporary = temporary_beside(self.path)
@@ -79,15 +78,17 @@ class RecordingWriter:
             self._file = h5py.File(temporary, "x", libver="latest")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({' '.join(str(error).split())})") from error
+        self._guard = WriterGuard(self._file)
         try:
             self._create(attributes)
             self._file.swmr_mode = True
-            self._lock = hold_writer_lock(temporary)
+            self._guard.lock(temporary)
             move_into_place(temporary, self.path, force)
-        except BaseException:
-            self._file.close()
-            self._let_go()
+        except BaseException as error:
+            self._guard.cut_off()
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError | RuntimeError):
+                raise InputError(f"{self.path}: cannot be written ({' '.join(str(error).split())})") from error
             raise
 
     def _create(self, attributes: Mapping[str, AttributeValue]) -> None:
@@ -180,10 +181,11 @@ class RecordingWriter:
                     f"{self.path}: /{where} has shape {np.shape(value)} at step {step}, expected {expected} as before"
                 )
         self._check_space(self._record_bytes)
-        for where, value in values.items():
-            dataset = self._growing[where]
-            dataset.resize(self.n_records + 1, axis=0)
-            dataset[self.n_records] = value
+        with self._failures_contained():
+            for where, value in values.items():
+                dataset = self._growing[where]
+                dataset.resize(self.n_records + 1, axis=0)
+                dataset[self.n_records] = value
         self.n_records += 1
         self._last_step = step
         if commit:
@@ -208,26 +210,43 @@ class RecordingWriter:
         if self._elasticity is None:
             raise InputError(f"{self.path}: was made without elasticity; give RecordingLayout(…, elasticity=…)")
         self._check_space(self._elasticity.snapshot_bytes)
-        self._elasticity.append(snapshot, str(self.path))
+        with self._failures_contained():
+            self._elasticity.append(snapshot, str(self.path))
         if commit:
             self.commit()
 
     def commit(self) -> None:
         """Make all records so far safe: flush them, then the counters that say how many there are."""
-        self._file.flush()
-        self._committed[()] = self.n_records
-        if self._elasticity is not None:
-            self._elasticity.commit()
-        self._file.flush()
+        with self._failures_contained():
+            self._file.flush()
+            self._committed[()] = self.n_records
+            if self._elasticity is not None:
+                self._elasticity.commit()
+            self._file.flush()
+        self._n_safe = self.n_records
+
+    @contextmanager
+    def _failures_contained(self) -> Iterator[None]:
+        """Give the file up when a write fails, as HDF5 would take the process down on leaving."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self._guard.cut_off()
+            raise InputError(
+                f"{self.path}: writing failed after {self._n_safe} records, which are safe "
+                f"({' '.join(str(error).split())}); make room, and record to another file"
+            ) from error
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
+        if not self._file.id.valid:
+            raise InputError(f"{self.path}: is closed, and holds {self._n_safe} records; record to another file")
 
     def _check_space(self, n_bytes: int) -> None:
         # HDF5 crashes the interpreter when a write fails for want of space, so it must not come to that.
         needed = 2 * n_bytes + _SPACE_KEPT_FREE
-        if shutil.disk_usage(self.path.parent).free < needed:
+        if free_space(self.path) < needed:
             raise InputError(
                 f"{self.path}: the disk is full after {self.n_records} records, which are safe; make room, record less "
                 "often or fewer layers"
@@ -237,14 +256,10 @@ class RecordingWriter:
         """Commit and close the file; closing again does nothing."""
         if self._file.id.valid and os.getpid() == self._process:
             self.commit()
-            self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
-            self._file.close()
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            with self._failures_contained():
+                self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
+                self._file.close()
+            self._guard.release()
 
     def __enter__(self) -> Self:
         return self

@@ -323,7 +323,7 @@ def _many(file, rng, folder):
     group = file.require_group(f"many{rng.randrange(1000)}")
     other = group.require_group("inner")
     for number in range(200):
-        other[str(number)] = file["labels"] if "labels" in file else file
+        other[str(number)] = file.get("labels", file)
         group[str(number)] = other
 
 
