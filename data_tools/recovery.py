@@ -1,7 +1,7 @@
 """Save what is whole in a recording whose writer died, as a recording like any other."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,29 +144,33 @@ def _sorted_datasets(file: Any) -> tuple[tuple[dict[str, Any], dict[str, Any]], 
     measurements: dict[str, Any] = {}
     fixed: list[str] = []
 
-    def sort(name: str, node: Any) -> None:
+    for name, node in _walk(file):
         if not isinstance(node, h5py.Dataset) or name in _COUNTERS:
-            return
-        grows = node.ndim > 0 and (node.maxshape[0] is None or name.split("/")[0] in _GROWING)
-        if node.ndim > 0 and name.split("/")[0] == _MEASURED and not name.endswith("/shares"):
+            continue
+        top = name.split("/")[0]
+        if node.ndim and top == _MEASURED and not name.endswith("/shares"):
             measurements[name] = node
-        elif grows:
+        elif node.ndim and (node.maxshape[0] is None or top in _GROWING):
             records[name] = node
         else:
             fixed.append(name)
-
-    file.visititems(sort)
     return (records, measurements), fixed
 
 
 def _copy_groups(file: Any, new: Any, path: Path) -> None:
     """Make all groups, whose order is that of the layers, and copy their attributes."""
-
-    def copy(name: str, node: Any) -> None:
+    for name, node in _walk(file):
         if isinstance(node, h5py.Group):
             new.create_group(name, track_order=True).attrs.update(read_attributes(node, path))
 
-    file.visititems(copy)
+
+def _walk(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all objects in a group with their names, in the order in which they were made where that is known."""
+    for name in group:
+        node = group[name]
+        yield above + name, node
+        if isinstance(node, h5py.Group):
+            yield from _walk(node, f"{above}{name}/")
 
 
 def _copy_entries(array: Any, new: Any, name: str, series: RecordSeries, advance: Callable[[int], None]) -> None:

@@ -32,7 +32,7 @@ def test_help_lists_every_command_and_no_more(capsys):
     shown = capsys.readouterr().out
     commands = {line.split()[0] for line in shown.split("Commands:\n")[1].splitlines() if line.startswith("  ")}
     analysis = {"inspect", "geometry", "fit", "check", "forecast", "calibrate", "moments", "select", "report"}
-    assert commands - {"Exit"} == {"demo", "record", "convert", "simulate"} | analysis
+    assert commands - {"Exit"} == {"demo", "record", "convert", "simulate", "recover"} | analysis
     assert main([]) == 0
     assert capsys.readouterr().out == shown
 
