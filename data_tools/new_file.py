@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,8 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 
-try:
+if sys.platform != "win32":  # where files have no largest size
     import resource
-except ModuleNotFoundError:  # not a Unix: files have no largest size there
-    resource = None  # type: ignore[assignment]
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -34,7 +33,7 @@ def refuse_existing(path: Path, force: bool) -> None:
 def free_space(path: Path) -> int:
     """Return by how many bytes a file may grow: what is free on its disk, or allowed to it if that is less."""
     free = shutil.disk_usage(path.parent).free
-    if resource is None:
+    if sys.platform == "win32":
         return free
     largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if largest == resource.RLIM_INFINITY:

@@ -70,9 +70,9 @@ class RecordSeries:
         readable = np.ones(complete, dtype=bool)
         for array in arrays.values():
             readable &= _readable(array, complete, advance)
-        self._note(complete - np.count_nonzero(readable), what, "cannot be read")
+        self._note(complete - int(np.count_nonzero(readable)), what, "cannot be read")
         later = _later_than_all_before([arrays[name] for name in steps], np.flatnonzero(readable))
-        self._note(np.count_nonzero(readable) - later.size, what, "have steps that do not increase")
+        self._note(int(np.count_nonzero(readable)) - later.size, what, "have steps that do not increase")
         self.kept, self.n_lost = later, max(longest, committed) - later.size
 
     def _note(self, count: int, what: str, cause: str) -> None:

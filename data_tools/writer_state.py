@@ -6,15 +6,14 @@ cause. The lock is of the kind that HDF5 itself takes to read, so readers are no
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from data_tools.unfinished_hdf5 import read_superblock
 
-try:
+if sys.platform != "win32":  # where nothing can be said
     import fcntl
-except ModuleNotFoundError:  # not a Unix: nothing can be said there
-    fcntl = None  # type: ignore[assignment]
 
 WriterState: TypeAlias = Literal["finished", "writing", "died", "unknown"]
 """Of a file: closed; open, and its writer at work; open, though its writer is gone; open, and no more can be told."""
@@ -37,7 +36,7 @@ def hold_writer_lock(path: Path) -> int | None:
     int or None
         A file descriptor: closing it lets go of the lock. None if the file system knows no locks.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -50,7 +49,7 @@ def hold_writer_lock(path: Path) -> int | None:
 
 def _is_held(path: Path) -> bool | None:
     """Tell whether a writer holds a file; None if the file system knows no locks."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
