@@ -44,6 +44,7 @@ def test_version(capsys):
 
 def test_choices_are_those_of_the_library():
     from data_tools.architectures import ArchitectureName
+    from data_tools.convert import SourceFormat
     from data_tools.datasets import DatasetName
     from lesde_infer import curves, impacts, inference, momentum, statistics, time_axis
 
@@ -56,6 +57,7 @@ def test_choices_are_those_of_the_library():
         (options.Drive, momentum.DriveChoice),
         (options.Within, inference.Within),
         (recording_commands.Dataset, DatasetName),
+        (recording_commands.SourceFormat, SourceFormat),
         (recording_commands.Architecture, ArchitectureName),
     ):
         assert set(get_args(ours)) == set(get_args(theirs))
