@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
     from data_tools.recovery import recover
+    from data_tools.replaying import replay
     from data_tools.thinning import thin_recording
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Recording",
     "RecordingWriter",
     "recover",
+    "replay",
     "thin_recording",
     "write_recording",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",
     "recover": "data_tools.recovery",
+    "replay": "data_tools.replaying",
     "thin_recording": "data_tools.thinning",
     "write_recording": "data_tools.recording_writer",
 }

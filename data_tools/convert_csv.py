@@ -128,6 +128,6 @@ def _per_step(
         row = int(wrong[0])
         raise InputError(
             f"{source}: column {column!r} holds {values[row]:g} in line {row + 2} and {found[step_of[row]]:g} "
-            f"elsewhere at step {steps[step_of[row]]}; a scalar is the same in all rows of a step, drop the column, or mend it"
+            f"elsewhere at step {steps[step_of[row]]}; a scalar is the same in all rows of a step, so mend or drop it"
         )
     return found
