@@ -11,11 +11,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import lesde_infer
-from data_tools import InputError, Recording, write_recording
+from data_tools import InputError, Recording, RecordingWriter, write_recording
+from data_tools.elasticity_records import DriftMeasurement, ElasticitySettings, ElasticitySnapshot
+from data_tools.recording_layout import LayerLayout, RecordingLayout
 from lesde_infer.cli import main, options, recording_commands
-from lesde_infer.cli.inspection import sparkline
+from lesde_infer.cli.inspection import describe, show_description, sparkline
 from lesde_infer.cli.output_files import write_json
 from lesde_infer.inference import ConvergenceError
 
@@ -142,7 +145,7 @@ class TestInspect:
         found = json.loads(captured.out)
         (layer,) = found["layers"]
         assert layer["problem"] is None
-        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "first_step": 1}
+        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "n_empty_records": 0, "first_step": 1}
         printed = " ".join(captured.err.split())
         assert "finite; samples are missing 3 times, at 2 records from step 1 on" in printed
         assert "NOT USABLE" not in printed
@@ -155,6 +158,93 @@ class TestInspect:
         path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
         assert main(["inspect", str(path)]) == 0
         assert "2 values that are infinite or not a number at step 9" in capsys.readouterr().out
+
+    def test_counts_records_without_any_sample(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(4, 4, 2))
+        features[1] = np.nan
+        path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
+        assert main(["inspect", str(path)]) == 0
+        assert "1 records hold no sample at all" in " ".join(capsys.readouterr().out.split())
+
+    def test_says_what_became_of_the_writer(self, tmp_path, capsys):
+        path, copy = tmp_path / "run.h5", tmp_path / "copy.h5"
+        labels = np.array([0, 0, 1, 1])
+        layout = RecordingLayout(labels, labels, {"fc": LayerLayout(2)}, logits="fc")
+        states = {}
+        with RecordingWriter(path, layout) as writer:
+            for step in (0, 1, 50, 51):
+                writer.append(step, {"fc": np.full((4, 2), step)})
+            states[path] = ("writing", "its writer is still at work")
+            copy.write_bytes(path.read_bytes())
+            states[copy] = ("died", "its writer died; what it completed is there (lesde recover makes")
+            for file, (state, sentence) in states.items():
+                assert main(["inspect", str(file), "--json", "-"]) == 0
+                captured = capsys.readouterr()
+                assert json.loads(captured.out)["writer"] == state
+                assert sentence in " ".join(captured.err.split())
+        assert main(["inspect", str(path)]) == 0
+        assert "state       finished" in capsys.readouterr().out
+
+    def test_sizes_timeline_and_elasticity(self, tmp_path, capsys):
+        steps = [s for s in range(400) if s % 20 < 2 and not 100 <= s < 200]
+        features = np.random.default_rng(0).normal(size=(len(steps), 4, 2))
+        drift = DriftMeasurement(np.zeros((1, 3, 2, 2)))
+        snapshots = [ElasticitySnapshot(step, 0.1, {"fc": {"labels": drift}}) for step in (0, 100, 250)]
+        path = write_recording(
+            tmp_path / "run.h5",
+            steps,
+            [0, 0, 1, 1],
+            {"fc": features},
+            elasticity=(ElasticitySettings(np.ones(1), 3), snapshots),
+        )
+        assert main(["inspect", str(path), "--json", "-"]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert found["size_bytes"] == path.stat().st_size
+        assert found["layers"][0]["size_bytes"] == features.nbytes
+        assert found["timeline"] == {
+            "n_bursts": 15,
+            "burst_length": 2,
+            "burst_distance": 20,
+            "gaps": [{"first_step": 81, "last_step": 200}],
+        }
+        assert found["elasticity"] == [
+            {"layer": "fc", "groups": ["labels"], "n_measurements": 3, "first_step": 0, "last_step": 250}
+        ]
+        printed = " ".join(captured.err.split())
+        for expected in (
+            "bursts 15, mostly of 2 consecutive steps, mostly 20 steps from one to the next",
+            "gaps 1, much longer than the intervals around: from step 81 to 200",
+            "elasticity fc measured 3 times, from step 0 to 250, by labels",
+            f"(float64, {features.nbytes / 1024:.3g} KiB)",
+        ):
+            assert expected in printed
+
+    def test_the_loss_is_drawn_on_a_terminal_only(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(3, 4, 2))
+        scalars = {"loss": [3.0, 2.0, 0.5]}
+        path = write_recording(tmp_path / "run.h5", [0, 1, 2], [0, 0, 1, 1], {"fc": features}, scalars=scalars)
+        assert main(["inspect", str(path)]) == 0
+        assert not set("▁▂▃▄▅▆▇█") & set(capsys.readouterr().out)
+        show_description(describe(path), Console(file=sys.stdout, force_terminal=True, highlight=False, soft_wrap=True))
+        assert "3 → 0.5  █▅▁" in capsys.readouterr().out
+
+    def test_quick_does_not_read_features(self, tmp_path, capsys, monkeypatch):
+        features = np.full((2, 4, 2), np.nan)
+        path = write_recording(tmp_path / "run.h5", [0, 1], [0, 0, 1, 1], {"fc": features})
+        monkeypatch.setattr(Recording, "check_finite", None)
+        assert main(["inspect", str(path), "--quick"]) == 0
+        assert "not read" in capsys.readouterr().out
+
+    def test_needs_neither_torch_nor_jax(self, simulated):
+        heavy = {"torch", "jax", "numpyro", "scipy", "matplotlib", "sklearn", "xarray"}
+        code = (
+            "import sys\nfrom lesde_infer.cli import main\nassert main(sys.argv[1:]) == 0\n"
+            f"print(*sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+        )
+        for arguments in (["inspect", simulated], ["recover", simulated, "--out", simulated.with_name("x.h5")]):
+            result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+            assert (result.returncode, result.stderr) == (0, "\n")
 
     def test_control_codes_of_the_file_do_not_reach_the_terminal(self, tmp_path, capsys):
         features = {"a\x1b[2Jb": np.random.default_rng(0).normal(size=(2, 4, 2))}
