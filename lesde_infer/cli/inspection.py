@@ -152,12 +152,13 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
             f"{measured['last_step']}, by {' and '.join(measured['groups'])}"
         )
     for name, ends in description["scalars"].items():
-        drawn = f"  {sparkline(description['loss'])}" if name == "loss" and console.is_terminal else ""
-        rows[name] = f"{ends['first']:.4g} → {ends['last']:.4g}{drawn}"
+        rows[name] = f"{ends['first']:.4g} → {ends['last']:.4g}"
     rows |= {f"· {name}": str(value) for name, value in description["provenance"].items()}
     width = min(28, max(map(len, rows)))
+    draws = console.is_terminal and description["loss"] is not None
+    drawn = {"loss": f"  {sparkline(description['loss'])}"} if draws else {}
     for name, value in rows.items():
-        console.print(f"{printable(name):<{width}}  {printable(value)}")
+        console.print(f"{printable(name):<{width}}  {printable(value)}{drawn.get(name, '')}")
 
 
 def _timeline_rows(found: dict[str, Any]) -> dict[str, str]:
