@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 import h5py
 
 from data_tools.errors import InputError
-from data_tools.new_file import refuse_existing, written_whole
+from data_tools.new_file import free_space, refuse_existing, written_whole
 from data_tools.record_series import RecordSeries, blocks, entry_bytes
 from data_tools.recording import Recording, checked_format
 from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
+from data_tools.writer_guard import WriterGuard
 from data_tools.writer_state import WriterState, writer_state
 
 _GROWING = ("step", "time", "features", "scalars", "classifier")
 _MEASURED = "elasticity"
+_SPACE_KEPT_FREE = 16 * 2**20  # bytes
 _COUNTERS = ("committed", "elasticity_committed")
 
 
@@ -112,8 +115,9 @@ def recover(
         if not lossless:
             attributes |= {"recovered_from": source.name, "records_lost": records.n_lost}
         if not lossless or copy_healthy:
+            _refuse_without_room(target, source.stat().st_size)
             with written_whole(target, force) as temporary:
-                with h5py.File(temporary, "x", libver="latest") as new:
+                with _new_file(temporary, target) as new:
                     new.attrs.update(attributes)
                     new.attrs["closed"] = attributes.get("closed", datetime.now(UTC).isoformat(timespec="seconds"))
                     _copy_groups(file, new, source)
@@ -136,6 +140,31 @@ def recover(
         measurements.n_lost,
         (*records.reasons, *measurements.reasons),
     )
+
+
+def _refuse_without_room(target: Path, n_bytes: int) -> None:
+    if free_space(target) < n_bytes + _SPACE_KEPT_FREE:
+        raise InputError(f"{target}: the disk has no room for {n_bytes} bytes more; make room, or save to another disk")
+
+
+@contextmanager
+def _new_file(temporary: Path, target: Path) -> Iterator[Any]:
+    """Make an HDF5 file, and see to it that the process survives when it cannot be written."""
+    try:
+        new = h5py.File(temporary, "x", libver="latest")
+        guard = WriterGuard(new)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{target}: cannot be written ({' '.join(str(error).split())})") from error
+    try:
+        yield new
+        new.close()
+    except BaseException as error:
+        guard.cut_off()
+        if isinstance(error, OSError | RuntimeError):
+            raise InputError(f"{target}: cannot be written ({' '.join(str(error).split())})") from error
+        raise
+    finally:
+        guard.release()
 
 
 def _sorted_datasets(file: Any) -> tuple[tuple[dict[str, Any], dict[str, Any]], list[str]]:

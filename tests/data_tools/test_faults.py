@@ -202,8 +202,12 @@ def test_a_disk_that_fills_up_unforeseen_harms_neither_file_nor_process(small_di
     with Recording(small_disk / "run.h5") as recording:
         assert recording.writer == "died"
     assert recover(small_disk / "run.h5", tmp_path / "saved.h5").n_kept == n_records
-    with pytest.raises(InputError):  # there is no room for a copy, and none is begun in vain
+    with pytest.raises(InputError, match="the disk has no room for"):
         recover(small_disk / "run.h5", small_disk / "saved.h5")
+    code = "from data_tools import recover; recover(sys.argv[1], sys.argv[2])"  # a crash would come when it leaves
+    result = run(NO_WARNING + code, small_disk / "run.h5", small_disk / "saved.h5")
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr
     assert [entry.name for entry in small_disk.iterdir()] == ["run.h5"]
 
 
