@@ -102,37 +102,25 @@ def recover(
     with open_untrusted(source) as file, damage_reported(source):
         attributes = checked_format(file, source)
         check_contents(file, source)
-        growing, fixed = _sorted_datasets(file)
-        advance = _advancing(progress, 2 * sum(a.shape[0] * entry_bytes(a) for one in growing for a in one.values()))
-        records = RecordSeries(file, source, growing[0], ["step"], "committed", "records", advance)
-        moments = [name for name in growing[1] if name.endswith("/step")]
-        measurements = RecordSeries(
-            file, source, growing[1], moments, "elasticity_committed", "measurements of elasticity", advance
-        )
+        contents = _Contents(file, source, progress)
+        records, measurements = contents.series
         if not records.kept.size:
             raise InputError(f"{source}: nothing can be saved, as it holds no whole record; record again")
-        lossless = writer == "finished" and not records.n_lost and not measurements.n_lost
-        if not lossless:
+        is_healthy = writer == "finished" and not records.n_lost and not measurements.n_lost
+        if not is_healthy:
             attributes |= {"recovered_from": source.name, "records_lost": records.n_lost}
-        if not lossless or copy_healthy:
+        if not is_healthy or copy_healthy:
             _refuse_without_room(target, source.stat().st_size)
             with written_whole(target, force) as temporary:
                 with _new_file(temporary, target) as new:
                     new.attrs.update(attributes)
                     new.attrs["closed"] = attributes.get("closed", datetime.now(UTC).isoformat(timespec="seconds"))
-                    _copy_groups(file, new, source)
-                    for name in fixed:
-                        new[name] = file[name][()]
-                    for counter, series in zip(_COUNTERS, (records, measurements), strict=True):
-                        if counter in file:
-                            new[counter] = series.kept.size
-                        for name, array in series.arrays.items():
-                            _copy_entries(array, new, name, series, advance)
+                    contents.copy_to(new)
                 with Recording(temporary):
                     pass  # a copy that cannot be read is not handed on
     return Recovery(
         source,
-        None if lossless and not copy_healthy else target,
+        None if is_healthy and not copy_healthy else target,
         writer,
         records.kept.size,
         records.n_lost,
@@ -140,6 +128,40 @@ def recover(
         measurements.n_lost,
         (*records.reasons, *measurements.reasons),
     )
+
+
+class _Contents:
+    """All objects of a recording, and which of its records and measurements are whole.
+
+    Attributes
+    ----------
+    series
+        The datasets that grow by records, and those that grow by measurements.
+    """
+
+    def __init__(self, file: Any, path: Path, progress: Callable[[int, int], None] | None) -> None:
+        self._file, self._path = file, path
+        records, measurements, self._fixed = _sorted_datasets(file)
+        n_bytes = sum(a.shape[0] * entry_bytes(a) for a in (*records.values(), *measurements.values()))
+        self._advance = advance = _advancing(progress, 2 * n_bytes)
+        moments = [name for name in measurements if name.endswith("/step")]
+        self.series = (
+            RecordSeries(file, path, records, ["step"], _COUNTERS[0], "records", advance),
+            RecordSeries(file, path, measurements, moments, _COUNTERS[1], "measurements of elasticity", advance),
+        )
+
+    def copy_to(self, new: Any) -> None:
+        """Copy all that is whole to a new file."""
+        for name, node in _walk(self._file):
+            if isinstance(node, h5py.Group):  # made in the order that layers have
+                new.create_group(name, track_order=True).attrs.update(read_attributes(node, self._path))
+        for name in self._fixed:
+            new[name] = self._file[name][()]
+        for counter, series in zip(_COUNTERS, self.series, strict=True):
+            if counter in self._file:
+                new[counter] = series.kept.size
+            for name, array in series.arrays.items():
+                _copy_entries(array, new, name, series, self._advance)
 
 
 def _refuse_without_room(target: Path, n_bytes: int) -> None:
@@ -167,12 +189,11 @@ def _new_file(temporary: Path, target: Path) -> Iterator[Any]:
         guard.release()
 
 
-def _sorted_datasets(file: Any) -> tuple[tuple[dict[str, Any], dict[str, Any]], list[str]]:
+def _sorted_datasets(file: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Return the datasets that grow by records, those that grow by measurements, and the names of the others."""
     records: dict[str, Any] = {}
     measurements: dict[str, Any] = {}
     fixed: list[str] = []
-
     for name, node in _walk(file):
         if not isinstance(node, h5py.Dataset) or name in _COUNTERS:
             continue
@@ -183,14 +204,7 @@ def _sorted_datasets(file: Any) -> tuple[tuple[dict[str, Any], dict[str, Any]], 
             records[name] = node
         else:
             fixed.append(name)
-    return (records, measurements), fixed
-
-
-def _copy_groups(file: Any, new: Any, path: Path) -> None:
-    """Make all groups, whose order is that of the layers, and copy their attributes."""
-    for name, node in _walk(file):
-        if isinstance(node, h5py.Group):
-            new.create_group(name, track_order=True).attrs.update(read_attributes(node, path))
+    return records, measurements, fixed
 
 
 def _walk(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
