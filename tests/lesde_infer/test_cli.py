@@ -300,6 +300,27 @@ def test_convert_makes_a_recording(tmp_path, capsys):
     assert "layer head" in capsys.readouterr().out
 
 
+def test_convert_guesses_the_format_or_is_told(tmp_path, capsys):
+    table = tmp_path / "log.csv"
+    rows = [f"{step},{sample},{sample % 2},{step},{sample}" for step in (0, 9) for sample in range(4)]
+    table.write_text("\n".join(["step,sample,label,logit_0,logit_1", *rows]) + "\n")
+    assert main(["convert", str(table), "--out", str(tmp_path / "a.h5")]) == 0
+    paper = tmp_path / "paper.csv"
+    rows = [f"0,{step},{step},{step % 2},{step},1" for step in range(40)]
+    paper.write_text("\n".join(["trial,itr,smp,y,y_logit0,y_logit1", *rows]) + "\n")
+    arguments = ["--format", "paper", "--window", "10"]
+    assert main(["convert", str(paper), "--out", str(tmp_path / "b.h5"), *arguments]) == 0
+    with Recording(tmp_path / "a.h5") as first, Recording(tmp_path / "b.h5") as second:
+        np.testing.assert_array_equal(first.steps, [0, 9])
+        np.testing.assert_array_equal(second.steps, [5, 15, 25, 35])
+    capsys.readouterr()
+    assert main(["convert", str(table), "--out", str(tmp_path / "c.h5"), "--format", "paper"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "log.csv: its columns of logits are none, expected y_logit0" in message
+    assert not (tmp_path / "c.h5").exists()
+
+
 def test_record_trains_and_records(tmp_path, capsys):
     path = tmp_path / "run.h5"
     sizes = ["--train-per-class", "10", "--probe-per-class", "4", "--validation-per-class", "4", "--n-classes", "2"]
