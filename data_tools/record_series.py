@@ -30,6 +30,8 @@ class RecordSeries:
         Name of the dataset that counts complete entries.
     what
         What an entry is called in messages, in the plural.
+    advance
+        Called with the number of bytes read each time.
 
     Attributes
     ----------

@@ -3,6 +3,10 @@
 HDF5 has several ways to make a read of one dataset read something else: external storage, virtual datasets, soft and
 external links, and filters that are native plug-ins. It also lets a file of a few kilobytes declare terabytes. All of
 these are looked for before any data is read.
+
+What cannot be helped from within a process is a fault in HDF5 itself that takes the process down, or lets a file that is
+made for it do worse: tests/data_tools/test_fuzz.py looks for such faults, but finding none proves nothing. Read files
+of people you do not trust in a process that may do little.
 """
 
 import math
@@ -100,10 +104,7 @@ def damage_reported(path: Path, what: str = "its contents") -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # h5py raises nearly anything, from KeyError to UnicodeDecodeError, at what is damaged
-        raise InputError(
-            f"{path}: damaged, {what} cannot be read ({_one_line(error)}); copy it again, or save what is whole with "
-            "`lesde recover`"
-        ) from error
+        raise InputError(f"{path}: damaged, {what} cannot be read ({_one_line(error)}); copy it again") from error
 
 
 def check_contents(file: Any, path: Path) -> None:
