@@ -4,9 +4,9 @@ HDF5 has several ways to make a read of one dataset read something else: externa
 external links, and filters that are native plug-ins. It also lets a file of a few kilobytes declare terabytes. All of
 these are looked for before any data is read.
 
-What cannot be helped from within a process is a fault in HDF5 itself that takes the process down, or lets a file that is
-made for it do worse: tests/data_tools/test_fuzz.py looks for such faults, but finding none proves nothing. Read files
-of people you do not trust in a process that may do little.
+What cannot be helped from within a process is a fault in HDF5 itself that takes the process down, or lets a file that
+is made for it do worse: tests/data_tools/test_fuzz.py looks for such faults, but finding none proves nothing. Read
+files of people you do not trust in a process that may do little.
 """
 
 import math
