@@ -188,10 +188,13 @@ def small_disk(tmp_path):
 
 # As on a network disk with a quota: free space says nothing, and none can be reserved.
 NO_WARNING = """
-import shutil, types
+import errno, shutil, types
 shutil.disk_usage = lambda folder: types.SimpleNamespace(free=2**40)
-if hasattr(os, "posix_fallocate"):
-    del os.posix_fallocate
+
+def cannot_reserve(*_):
+    raise OSError(errno.EOPNOTSUPP, "not supported")
+
+os.posix_fallocate = cannot_reserve
 """
 
 
