@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from data_tools.recorder import FeatureRecorder
     from data_tools.recording import Recording
     from data_tools.recording_writer import RecordingWriter, write_recording
+    from data_tools.recovery import recover
+    from data_tools.replaying import replay
     from data_tools.schedules import AdaptiveSchedule, EverySteps, LogarithmicSchedule
     from data_tools.thinning import thin_recording
 
@@ -26,6 +28,8 @@ __all__ = [
     "Probe",
     "Recording",
     "RecordingWriter",
+    "recover",
+    "replay",
     "thin_recording",
     "write_recording",
 ]
@@ -40,6 +44,8 @@ _HOMES = {
     "Probe": "data_tools.probe",
     "Recording": "data_tools.recording",
     "RecordingWriter": "data_tools.recording_writer",
+    "recover": "data_tools.recovery",
+    "replay": "data_tools.replaying",
     "thin_recording": "data_tools.thinning",
     "write_recording": "data_tools.recording_writer",
 }

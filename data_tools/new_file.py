@@ -1,12 +1,17 @@
 """Make new files that appear complete or not at all, and never overwrite by accident."""
 
 import os
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.errors import InputError
+
+if sys.platform != "win32":  # where files have no largest size
+    import resource
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -23,6 +28,17 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise InputError(f"{path}: is a folder; give the name of a file")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already; choose another name, or replace it with --force (force=True)")
+
+
+def free_space(path: Path) -> int:
+    """Return by how many bytes a file may grow: what is free on its disk, or allowed to it if that is less."""
+    free = shutil.disk_usage(path.parent).free
+    if sys.platform == "win32":
+        return free
+    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if largest == resource.RLIM_INFINITY:
+        return free
+    return min(free, largest - (path.stat().st_size if path.exists() else 0))
 
 
 def temporary_beside(path: Path) -> Path:

@@ -45,9 +45,10 @@ class RecordArray:
             # HDF5 reads each record once, in rising order.
             unique, inverse = np.unique(records, return_inverse=True)
             return self._dataset[(unique, *rest)][inverse]
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise InputError(
-                f"{self._path}: {self._dataset.name} is damaged and cannot be read; copy it again"
+                f"{self._path}: {self._dataset.name} is damaged and cannot be read; copy the file again, or save what "
+                "is whole with `lesde recover`"
             ) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

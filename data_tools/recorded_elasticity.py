@@ -196,7 +196,7 @@ def read_elasticity(
     if committed is not None and not 0 <= committed <= available:
         raise InputError(
             f"{path}: /elasticity_committed counts {committed} measurements but {growing[shortest].name} holds "
-            f"{available}; copy it again"
+            f"{available}; save what is whole with `lesde recover`"
         )
     n_snapshots = available if committed is None else committed
     if n_snapshots == 0:

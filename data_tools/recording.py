@@ -23,7 +23,8 @@ from data_tools.recording_schema import (
     check_steps,
     decode_name,
 )
-from data_tools.untrusted_hdf5 import check_contents, open_untrusted, read_attributes
+from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
+from data_tools.writer_state import WriterState, writer_state
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class Recording:
         Losses, learning rates and the like.
     provenance : dict
         Where the recording comes from: versions, model, optimizer, seed, …
+    writer : str
+        What had become of its writer when it was opened: ``finished``, ``writing``, ``died`` or ``unknown``, see
+        `data_tools.writer_state`.
 
     Raises
     ------
@@ -92,14 +96,16 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = open_untrusted(self.path)
+        self.writer: WriterState = writer_state(self.path)
         try:
-            self._read_structure()
+            with damage_reported(self.path):
+                self._read_structure()
         except BaseException:
             self.close()
             raise
 
     def _read_structure(self) -> None:
-        attributes = self._check_version()
+        attributes = checked_format(self._file, self.path)
         check_contents(self._file, self.path)
         # The counter is read first: a live writer may add records behind it meanwhile, which are then not looked at.
         committed = int(self._dataset("/committed", ())[()]) if "committed" in self._file else None
@@ -142,23 +148,6 @@ class Recording:
             name: value for name, value in attributes.items() if name not in RESERVED_ATTRIBUTES
         }
 
-    def _check_version(self) -> dict[str, AttributeValue]:
-        kind = read_attributes(self._file, self.path, only=("format",)).get("format")
-        if kind == "lesde-fit":
-            raise InputError(f"{self.path}: a posterior, made by `lesde fit`, where a recording is wanted")
-        if kind != FORMAT:
-            raise InputError(
-                f"{self.path}: an HDF5 file, but not a recording (its root lacks format={FORMAT!r}); "
-                "make one with write_recording"
-            )
-        attributes = read_attributes(self._file, self.path)
-        if attributes.get("version") != VERSION:
-            raise InputError(
-                f"{self.path}: recording format version {attributes.get('version')}, but this program reads version "
-                f"{VERSION}; install the version of lesde-infer that wrote it"
-            )
-        return attributes
-
     def _dataset(self, where: str, expected: tuple[int | None, ...]) -> Any:
         kind = "iu" if where in {"/step", "/labels", "/given_labels", "/committed"} else "f"
         return checked_dataset(self._file, self.path, where, expected, kind)
@@ -176,7 +165,8 @@ class Recording:
         available = int(growing[shortest].shape[0])
         if committed is not None and not 0 <= committed <= available:
             raise InputError(
-                f"{self.path}: /committed counts {committed} records but {shortest} holds {available}; copy it again"
+                f"{self.path}: /committed counts {committed} records but {shortest} holds {available}; save what is "
+                "whole with `lesde recover`"
             )
         n_records = available if committed is None else committed
         if n_records == 0:
@@ -271,7 +261,8 @@ class Recording:
         if group not in ("labels", "given_labels"):
             raise InputError(f"group is {group!r}; choose labels or given_labels")
         same = np.array_equal(self.labels, self.given_labels)
-        return read_elasticity(self._file, self.path, layer, "labels" if same else group, self.n_classes, width)
+        with damage_reported(self.path, f"the elasticity of layer {layer}"):
+            return read_elasticity(self._file, self.path, layer, "labels" if same else group, self.n_classes, width)
 
     def check_finite(self, layer: str, until: int | None = None) -> Int[np.ndarray, " time"]:
         """Read the features of a layer once and refuse those that no model can be fitted to.
@@ -349,3 +340,28 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def checked_format(file: Any, path: Path) -> dict[str, AttributeValue]:
+    """Return the root attributes of an open file that says that it is a recording of this version.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    kind = read_attributes(file, path, only=("format",)).get("format")
+    if kind == "lesde-fit":
+        raise InputError(f"{path}: a posterior, made by `lesde fit`, where a recording is wanted")
+    if kind != FORMAT:
+        raise InputError(
+            f"{path}: an HDF5 file, but not a recording (its root lacks format={FORMAT!r}); "
+            "make one with write_recording"
+        )
+    attributes = read_attributes(file, path)
+    if attributes.get("version") != VERSION:
+        raise InputError(
+            f"{path}: recording format version {attributes.get('version')}, but this program reads version "
+            f"{VERSION}; install the version of lesde-infer that wrote it"
+        )
+    return attributes

@@ -7,7 +7,8 @@ opening then fails. Room on disk is reserved before anything is written to it.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from data_tools.recording_schema import (
     encode_name,
 )
 from data_tools.reserved_space import ReservedSpace, close_and_cut
+from data_tools.writer_guard import WriterGuard
 
 
 class RecordingWriter:
@@ -65,7 +67,7 @@ class RecordingWriter:
     ) -> None:
         self.path = Path(path)
         self.layout = layout
-        self.n_records = 0
+        self.n_records = self._n_safe = 0
         self._last_step: int | None = None
         self._process = os.getpid()
         self._record_bytes, self._measurement_bytes = growth(layout)
@@ -76,14 +78,18 @@ class RecordingWriter:
             self._file = h5py.File(temporary, "x", libver="latest")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({' '.join(str(error).split())})") from error
+        self._guard = WriterGuard(self._file)
         try:
             self._create(attributes)
             self._file.swmr_mode = True
             self._space = ReservedSpace(self._file)
+            self._guard.lock(temporary)
             move_into_place(temporary, self.path, force)
-        except BaseException:
-            self._file.close()
+        except BaseException as error:
+            self._guard.cut_off()
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError | RuntimeError):
+                raise InputError(f"{self.path}: cannot be written ({' '.join(str(error).split())})") from error
             raise
 
     def _create(self, attributes: Mapping[str, AttributeValue]) -> None:
@@ -163,10 +169,11 @@ class RecordingWriter:
                     f"{self.path}: /{where} has shape {np.shape(value)} at step {step}, expected {expected} as before"
                 )
         self._space.ask(self._record_bytes, self.path)
-        for where, value in values.items():
-            dataset = self._growing[where]
-            dataset.resize(self.n_records + 1, axis=0)
-            dataset[self.n_records] = value
+        with self._failures_contained():
+            for where, value in values.items():
+                dataset = self._growing[where]
+                dataset.resize(self.n_records + 1, axis=0)
+                dataset[self.n_records] = value
         self.n_records += 1
         self._last_step = step
         if commit:
@@ -191,17 +198,32 @@ class RecordingWriter:
         if self._elasticity is None:
             raise InputError(f"{self.path}: was made without elasticity; give RecordingLayout(…, elasticity=…)")
         self._space.ask(self._measurement_bytes, self.path)
-        self._elasticity.append(snapshot, str(self.path))
+        with self._failures_contained():
+            self._elasticity.append(snapshot, str(self.path))
         if commit:
             self.commit()
 
     def commit(self) -> None:
         """Make all records so far safe: flush them, then the counters that say how many there are."""
-        self._file.flush()
-        self._committed[()] = self.n_records
-        if self._elasticity is not None:
-            self._elasticity.commit()
-        self._file.flush()
+        with self._failures_contained():
+            self._file.flush()
+            self._committed[()] = self.n_records
+            if self._elasticity is not None:
+                self._elasticity.commit()
+            self._file.flush()
+        self._n_safe = self.n_records
+
+    @contextmanager
+    def _failures_contained(self) -> Iterator[None]:
+        """Give the file up when a write fails, as HDF5 would take the process down on leaving."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self._guard.cut_off()
+            raise InputError(
+                f"{self.path}: writing failed after {self._n_safe} records, which are safe "
+                f"({' '.join(str(error).split())}); make room, and record to another file"
+            ) from error
 
     def move(self, path: Path) -> None:
         """Give the file another name in the same folder, in place of any file that has it, and go on writing to it."""
@@ -211,13 +233,17 @@ class RecordingWriter:
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise InputError(f"{self.path}: was opened by another process; open it in the process that records")
+        if not self._file.id.valid:
+            raise InputError(f"{self.path}: is closed, and holds {self._n_safe} records; record to another file")
 
     def close(self) -> None:
         """Commit and close the file; closing again does nothing."""
         if self._file.id.valid and os.getpid() == self._process:
             self.commit()
-            self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
-            close_and_cut(self._file)
+            with self._failures_contained():
+                self._file.attrs.modify("closed", np.bytes_(datetime.now(UTC).isoformat(timespec="seconds")))
+                close_and_cut(self._file)
+            self._guard.release()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from lesde_infer.cli import (
     inspection,
     moments_command,
     recording_commands,
+    recover_command,
     report_command,
     select_command,
 )
@@ -39,6 +40,7 @@ for module in (
     demo,
     recording_commands,
     inspection,
+    recover_command,
     geometry_command,
     fit_commands,
     forecast_command,

@@ -15,6 +15,7 @@ from lesde_infer.cli.output_files import check_outputs, write_json
 
 Dataset: TypeAlias = Literal["geomnist", "digits", "mnist5k", "cifar10"]
 Architecture: TypeAlias = Literal["lenet", "mlp", "linear", "cnn", "cnn_batchnorm", "residual", "transformer"]
+SourceFormat: TypeAlias = Literal["npz", "npy", "csv", "paper"]
 
 OutOption: TypeAlias = Annotated[Path, typer.Option(help="Recording to make.")]
 EveryOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Steps from one burst of records to the next.")]
@@ -94,17 +95,30 @@ def record(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="NumPy archive (.npz) with step, logits and y_true.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="Archive (.npz), folder of arrays (.npy), or table (.csv, .csv.gz)."),
+    ],
     out: OutOption,
+    source_format: Annotated[
+        SourceFormat | None,
+        typer.Option("--format", help="What SOURCE is; by default guessed. paper: tables of the paper's own code."),
+    ] = None,
     layer: Annotated[str, typer.Option(help="What to call the layer of the logits.")] = "fc3",
+    window: Annotated[int, typer.Option(min=1, help="Steps that make one record of a paper's table.")] = 50,
     json: JsonOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn a NumPy archive of logits into a recording."""
-    from data_tools.convert import recording_from_npz
+    """Turn archives, arrays and tables of logits into a recording.
+
+    An archive has step, logits and y_true. A folder has labels.npy, and step.npy with LAYER.npy or LAYER_STEP.npy for
+    each step. A table has the columns step, sample, label, logit_0, …, or those of the paper's code: trial, itr, smp,
+    y, y_logit0, …
+    """
+    from data_tools.convert import convert_recording
 
     check_outputs([out, json], inputs=[source], force=force)
-    recording_from_npz(source, out, force=force, layer=layer)
+    convert_recording(source, out, source_format=source_format, layer=layer, window=window, force=force)
     _show_result(out, json, force)
 
 

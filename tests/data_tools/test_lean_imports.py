@@ -13,7 +13,7 @@ def import_without(blocked, modules):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-RECORDING = ["data_tools", "data_tools.recording", "data_tools.recording_writer"]
+RECORDING = ["data_tools", "data_tools.recording", "data_tools.recording_writer", "data_tools.recovery"]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ RECORDING = ["data_tools", "data_tools.recording", "data_tools.recording_writer"
     [
         (
             ["jax", "jaxlib", "numpyro", "lightning", "transformers"],
-            [*RECORDING, "data_tools.recorder", "data_tools.experiments", "data_tools.convert"],
+            [*RECORDING, "data_tools.recorder", "data_tools.experiments", "data_tools.convert", "data_tools.replaying"],
         ),
         (["torch", "jax", "jaxlib"], [*RECORDING, "data_tools.convert", "data_tools.datasets"]),
     ],

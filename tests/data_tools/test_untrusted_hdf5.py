@@ -1,10 +1,12 @@
 """A hostile file must not make the reader touch other files, run filters, or allocate without bound."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
 
-from data_tools import InputError, Recording, write_recording
+from data_tools import InputError, Recording, recover, write_recording
 
 
 @pytest.fixture
@@ -60,6 +62,21 @@ def huge_chunk(file, secret):
     file.create_dataset("scalars/x", shape=(2,), dtype="f8", maxshape=(None,), chunks=(2**28,))
 
 
+def many_numbers(file, secret):
+    """Each by itself is small enough to be taken for what has not been written yet."""
+    for number in range(20):
+        file.create_dataset(f"scalars/x{number:02}", shape=(2**20,), dtype="f8", chunks=(1024,))
+
+
+def name_that_is_no_text(file, secret):
+    h5py.h5g.create(file.id, b"\xff\xfe")
+
+
+def number_filter(file, secret):
+    values = np.zeros(64)
+    file.create_dataset("scalars/x", data=values.astype("i4"), chunks=(8,), scaleoffset=4)
+
+
 def unknown_filter(file, secret):
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_chunk((2,))
@@ -91,7 +108,10 @@ def loop(file, secret):
         (unallocated, "/scalars/x declares 8796093022208 bytes but stores 0"),
         (highly_compressed, "/scalars/x declares 34359738368 bytes"),
         (huge_chunk, "/scalars/x has chunks"),
+        (many_numbers, "/scalars/x08 declares 8388608 bytes but stores 0"),
         (unknown_filter, "/scalars/x needs the filter 305"),
+        (number_filter, "/scalars/x needs the filter 6"),
+        (name_that_is_no_text, "holds the name .* which is no text"),
         (deep, "nested deeper"),
         (loop, "nested deeper"),
     ],
@@ -113,6 +133,56 @@ def test_attributes_are_single_values(written, value):
         file.attrs["lr"] = value
     with pytest.raises(InputError, match="attribute 'lr' of / is not a single text or number"):
         Recording(written)
+
+
+def test_numbers_that_no_memory_holds_are_refused_however_well_they_compress(written, monkeypatch):
+    with h5py.File(written, "r+") as file:
+        file.create_dataset("scalars/x", data=np.zeros(10_000), chunks=(5000,), compression="gzip")
+    monkeypatch.setattr("data_tools.untrusted_hdf5._NUMBERS_ALWAYS_ACCEPTED", 1000)
+    with pytest.raises(InputError, match="/scalars/x declares 80000 bytes but stores"):
+        Recording(written)
+
+
+def test_records_that_no_memory_holds_are_refused(written, monkeypatch):
+    monkeypatch.setattr("data_tools.untrusted_hdf5._LARGEST_RECORD", 60)
+    with pytest.raises(InputError, match="/features/fc has records of more than 60 bytes, too large to read"):
+        Recording(written)
+
+
+@pytest.mark.parametrize(
+    "value", [np.void(b"opaque"), 1 + 2j, np.zeros((), dtype=[("a", "f8")]), "x" * 5000, h5py.Reference()]
+)
+def test_attributes_of_other_types_are_refused(written, value):
+    with h5py.File(written, "r+") as file:
+        if isinstance(value, h5py.Reference):
+            file.attrs["odd"] = file.ref
+        elif isinstance(value, str):
+            file.attrs["odd"] = np.bytes_(value)
+        else:
+            file.attrs["odd"] = value
+    with pytest.raises(InputError, match="attribute 'odd' of / is not a single text or number"):
+        Recording(written)
+
+
+def test_text_that_is_none_can_still_be_written_anywhere(written):
+    with h5py.File(written, "r+") as file:
+        file.attrs["note"] = np.bytes_(b"caf\xe9")
+        file.attrs.create("other", b"\xff", dtype=h5py.string_dtype())
+    with Recording(written) as recording:
+        assert recording.provenance["note"] == "caf\N{REPLACEMENT CHARACTER}"
+        assert recording.provenance["other"].encode() == b"\xef\xbf\xbd"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "run.h5"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (Recording, lambda source: recover(source, tmp_path / "x.h5")):
+        with pytest.raises(InputError, match=r"run\.h5: a device or pipe, not a file"):
+            read(path)
 
 
 def test_refused_files_are_closed(written):

@@ -11,11 +11,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import lesde_infer
-from data_tools import InputError, Recording, write_recording
+from data_tools import InputError, Recording, RecordingWriter, write_recording
+from data_tools.elasticity_records import DriftMeasurement, ElasticitySettings, ElasticitySnapshot
+from data_tools.recording_layout import LayerLayout, RecordingLayout
 from lesde_infer.cli import main, options, recording_commands
-from lesde_infer.cli.inspection import sparkline
+from lesde_infer.cli.inspection import describe, show_description, sparkline
 from lesde_infer.cli.output_files import write_json
 from lesde_infer.inference import ConvergenceError
 
@@ -43,7 +46,7 @@ def test_help_lists_every_command_and_no_more(capsys):
         "select",
         "report",
     }
-    assert commands - {"Exit"} == {"demo", "record", "convert", "simulate"} | analysis
+    assert commands - {"Exit"} == {"demo", "record", "convert", "simulate", "recover"} | analysis
     assert main([]) == 0
     assert capsys.readouterr().out == shown
 
@@ -55,6 +58,7 @@ def test_version(capsys):
 
 def test_choices_are_those_of_the_library():
     from data_tools.architectures import ArchitectureName
+    from data_tools.convert import SourceFormat
     from data_tools.datasets import DatasetName
     from lesde_infer import curves, impacts, inference, momentum, statistics, time_axis
 
@@ -67,6 +71,7 @@ def test_choices_are_those_of_the_library():
         (options.Drive, momentum.DriveChoice),
         (options.Within, inference.Within),
         (recording_commands.Dataset, DatasetName),
+        (recording_commands.SourceFormat, SourceFormat),
         (recording_commands.Architecture, ArchitectureName),
     ):
         assert set(get_args(ours)) == set(get_args(theirs))
@@ -151,7 +156,7 @@ class TestInspect:
         found = json.loads(captured.out)
         (layer,) = found["layers"]
         assert layer["problem"] is None
-        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "first_step": 1}
+        assert layer["missing"] == {"n_samples": 3, "n_records": 2, "n_empty_records": 0, "first_step": 1}
         printed = " ".join(captured.err.split())
         assert "finite; samples are missing 3 times, at 2 records from step 1 on" in printed
         assert "NOT USABLE" not in printed
@@ -164,6 +169,93 @@ class TestInspect:
         path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
         assert main(["inspect", str(path)]) == 0
         assert "2 values that are infinite or not a number at step 9" in capsys.readouterr().out
+
+    def test_counts_records_without_any_sample(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(4, 4, 2))
+        features[1] = np.nan
+        path = write_recording(tmp_path / "run.h5", [0, 5, 9, 12], [0, 0, 1, 1], {"fc3": features})
+        assert main(["inspect", str(path)]) == 0
+        assert "1 records hold no sample at all" in " ".join(capsys.readouterr().out.split())
+
+    def test_says_what_became_of_the_writer(self, tmp_path, capsys):
+        path, copy = tmp_path / "run.h5", tmp_path / "copy.h5"
+        labels = np.array([0, 0, 1, 1])
+        layout = RecordingLayout(labels, labels, {"fc": LayerLayout(2)}, logits="fc")
+        states = {}
+        with RecordingWriter(path, layout) as writer:
+            for step in (0, 1, 50, 51):
+                writer.append(step, {"fc": np.full((4, 2), step)})
+            states[path] = ("writing", "its writer is still at work")
+            copy.write_bytes(path.read_bytes())
+            states[copy] = ("died", "its writer died; what it completed is there (lesde recover makes")
+            for file, (state, sentence) in states.items():
+                assert main(["inspect", str(file), "--json", "-"]) == 0
+                captured = capsys.readouterr()
+                assert json.loads(captured.out)["writer"] == state
+                assert sentence in " ".join(captured.err.split())
+        assert main(["inspect", str(path)]) == 0
+        assert "state       finished" in capsys.readouterr().out
+
+    def test_sizes_timeline_and_elasticity(self, tmp_path, capsys):
+        steps = [s for s in range(400) if s % 20 < 2 and not 100 <= s < 200]
+        features = np.random.default_rng(0).normal(size=(len(steps), 4, 2))
+        drift = DriftMeasurement(np.zeros((1, 3, 2, 2)))
+        snapshots = [ElasticitySnapshot(step, 0.1, {"fc": {"labels": drift}}) for step in (0, 100, 250)]
+        path = write_recording(
+            tmp_path / "run.h5",
+            steps,
+            [0, 0, 1, 1],
+            {"fc": features},
+            elasticity=(ElasticitySettings(np.ones(1), 3), snapshots),
+        )
+        assert main(["inspect", str(path), "--json", "-"]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert found["size_bytes"] == path.stat().st_size
+        assert found["layers"][0]["size_bytes"] == features.nbytes
+        assert found["timeline"] == {
+            "n_bursts": 15,
+            "burst_length": 2,
+            "burst_distance": 20,
+            "gaps": [{"first_step": 81, "last_step": 200}],
+        }
+        assert found["elasticity"] == [
+            {"layer": "fc", "groups": ["labels"], "n_measurements": 3, "first_step": 0, "last_step": 250}
+        ]
+        printed = " ".join(captured.err.split())
+        for expected in (
+            "bursts 15, mostly of 2 consecutive steps, mostly 20 steps from one to the next",
+            "gaps 1, much longer than the intervals around: from step 81 to 200",
+            "elasticity fc measured 3 times, from step 0 to 250, by labels",
+            f"(float64, {features.nbytes / 1024:.3g} KiB)",
+        ):
+            assert expected in printed
+
+    def test_the_loss_is_drawn_on_a_terminal_only(self, tmp_path, capsys):
+        features = np.random.default_rng(0).normal(size=(3, 4, 2))
+        scalars = {"loss": [3.0, 2.0, 0.5]}
+        path = write_recording(tmp_path / "run.h5", [0, 1, 2], [0, 0, 1, 1], {"fc": features}, scalars=scalars)
+        assert main(["inspect", str(path)]) == 0
+        assert not set("▁▂▃▄▅▆▇█") & set(capsys.readouterr().out)
+        show_description(describe(path), Console(file=sys.stdout, force_terminal=True, highlight=False, soft_wrap=True))
+        assert "3 → 0.5  █▅▁" in capsys.readouterr().out
+
+    def test_quick_does_not_read_features(self, tmp_path, capsys, monkeypatch):
+        features = np.full((2, 4, 2), np.nan)
+        path = write_recording(tmp_path / "run.h5", [0, 1], [0, 0, 1, 1], {"fc": features})
+        monkeypatch.setattr(Recording, "check_finite", None)
+        assert main(["inspect", str(path), "--quick"]) == 0
+        assert "not read" in capsys.readouterr().out
+
+    def test_needs_neither_torch_nor_jax(self, simulated):
+        heavy = {"torch", "jax", "numpyro", "scipy", "matplotlib", "sklearn", "xarray"}
+        code = (
+            "import sys\nfrom lesde_infer.cli import main\nassert main(sys.argv[1:]) == 0\n"
+            f"print(*sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+        )
+        for arguments in (["inspect", simulated], ["recover", simulated, "--out", simulated.with_name("x.h5")]):
+            result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+            assert (result.returncode, result.stderr) == (0, "\n")
 
     def test_control_codes_of_the_file_do_not_reach_the_terminal(self, tmp_path, capsys):
         features = {"a\x1b[2Jb": np.random.default_rng(0).normal(size=(2, 4, 2))}
@@ -217,6 +309,27 @@ def test_convert_makes_a_recording(tmp_path, capsys):
     with Recording(tmp_path / "run.h5") as recording:
         np.testing.assert_array_equal(recording.features("head")[:], logits)
     assert "layer head" in capsys.readouterr().out
+
+
+def test_convert_guesses_the_format_or_is_told(tmp_path, capsys):
+    table = tmp_path / "log.csv"
+    rows = [f"{step},{sample},{sample % 2},{step},{sample}" for step in (0, 9) for sample in range(4)]
+    table.write_text("\n".join(["step,sample,label,logit_0,logit_1", *rows]) + "\n")
+    assert main(["convert", str(table), "--out", str(tmp_path / "a.h5")]) == 0
+    paper = tmp_path / "paper.csv"
+    rows = [f"0,{step},{step},{step % 2},{step},1" for step in range(40)]
+    paper.write_text("\n".join(["trial,itr,smp,y,y_logit0,y_logit1", *rows]) + "\n")
+    arguments = ["--format", "paper", "--window", "10"]
+    assert main(["convert", str(paper), "--out", str(tmp_path / "b.h5"), *arguments]) == 0
+    with Recording(tmp_path / "a.h5") as first, Recording(tmp_path / "b.h5") as second:
+        np.testing.assert_array_equal(first.steps, [0, 9])
+        np.testing.assert_array_equal(second.steps, [5, 15, 25, 35])
+    capsys.readouterr()
+    assert main(["convert", str(table), "--out", str(tmp_path / "c.h5"), "--format", "paper"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "log.csv: its columns of logits are none, expected y_logit0" in message
+    assert not (tmp_path / "c.h5").exists()
 
 
 def test_record_trains_and_records(tmp_path, capsys):
