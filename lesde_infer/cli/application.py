@@ -22,6 +22,7 @@ from lesde_infer.cli import (
     recover_command,
     report_command,
     select_command,
+    watch_command,
 )
 from lesde_infer.cli.console import printable
 from lesde_infer.cli.failure import BAD_INPUT, FAILURE, INTERRUPTED, CommandError, is_failed_computation
@@ -48,6 +49,7 @@ for module in (
     calibrate_command,
     moments_command,
     select_command,
+    watch_command,
     report_command,
 ):
     module.register(app)
