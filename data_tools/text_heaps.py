@@ -4,7 +4,6 @@ Text of variable length is kept in *global heaps*: a header, then objects one af
 it is. No checksum guards them, and HDF5 goes from object to object without looking whether it comes ahead.
 """
 
-import mmap
 import struct
 from pathlib import Path
 
@@ -13,29 +12,28 @@ from data_tools.errors import InputError
 _HEADER = struct.Struct("<4sB3xQ")  # signature, version, size with the header
 _OBJECT = struct.Struct("<HHxxxxQ")  # index (0: free space), references, size (of free space: with this)
 _START = b"GCOL\x01\0\0\0"
-_SEARCHED = 32 * 2**20  # bytes; attributes are written before any record
+_SEARCHED = 16 * 2**20  # bytes; attributes are written before any record
 
 
 def refuse_endless_heaps(path: Path) -> None:
-    """Refuse a file with a heap that never ends, or an object that ends outside its heap, in its first 32 MiB.
+    """Refuse a file with a heap that never ends, or an object that ends outside its heap, in its first 16 MiB.
 
     Raises
     ------
     InputError
         If there is one.
     """
-    size = min(path.stat().st_size, _SEARCHED)
-    if not size:
-        return
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ) as content:
-        place = content.find(_START)
-        while place >= 0:
-            if not _ends(content, place):
-                raise InputError(f"{path}: damaged, the place where its text is kept cannot be read; copy it again")
-            place = content.find(_START, place + 1)
+    # Read, not mapped into memory: a mapped file that shrinks, or has holes on a full disk, takes the process down.
+    with path.open("rb") as stream:
+        content = stream.read(_SEARCHED)
+    place = content.find(_START)
+    while place >= 0:
+        if not _ends(content, place):
+            raise InputError(f"{path}: damaged, the place where its text is kept cannot be read; copy it again")
+        place = content.find(_START, place + 1)
 
 
-def _ends(content: mmap.mmap, start: int) -> bool:
+def _ends(content: bytes, start: int) -> bool:
     """Tell whether the objects of a heap lead to its end; what lies beyond the bytes at hand is not looked at."""
     if start + _HEADER.size > len(content):
         return True
