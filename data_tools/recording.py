@@ -121,6 +121,8 @@ class Recording:
             raise InputError(f"{self.path}: /features holds no layer; record at least one")
         for name in features:
             growing[f"/features/{name}"] = self._dataset(f"/features/{name}", (None, self.n_samples, None))
+            if growing[f"/features/{name}"].shape[2] < 1:
+                raise InputError(f"{self.path}: /features/{name} has no features; record another layer")
         for name in self._children("scalars"):
             growing[f"/scalars/{name}"] = self._dataset(f"/scalars/{name}", (None,))
         if "classifier" in self._file:

@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 
 from data_tools.errors import InputError
+from data_tools.text_heaps import refuse_endless_heaps
 from data_tools.unfinished_hdf5 import open_as_finished, read_superblock
 from data_tools.writer_state import writer_state
 
@@ -29,6 +30,8 @@ _ACCEPTED_FILTERS = frozenset({1, 2, 3, 32000})
 _LARGEST_COMPRESSION = 1100
 _SIZE_ALWAYS_ACCEPTED = 64 * 2**20
 _LARGEST_CHUNK = 256 * 2**20
+_GUARDED_VERSION = 3  # of a file's first block: from then on checksums guard what is not data
+_SMALLEST_FILTERED = 5  # bytes of a chunk: a checksum and what it is of
 _LARGEST_RECORD = 4 * 2**30
 _NUMBERS_ALWAYS_ACCEPTED, _USUAL_COMPRESSION = 512 * 2**20, 4
 _LARGEST_ATTRIBUTE = 4096
@@ -68,6 +71,7 @@ def open_untrusted(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({_one_line(error)}); check its permissions") from error
     if not is_hdf5:
         raise InputError(f"{path}: not an HDF5 file; recordings are made by FeatureRecorder or `lesde convert`")
+    refuse_endless_heaps(path)
     if state == "writing":
         try:  # the one mode that reads what is being written, trying again where it meets half of something
             return h5py.File(path, "r", libver="latest", swmr=True, locking="best-effort")
@@ -226,6 +230,24 @@ def _check_dataset(dataset: Any, where: str, path: Path, found: _Contents) -> No
         if code not in _ACCEPTED_FILTERS:
             raise InputError(f"{path}: {where} needs the filter {code}, not a built-in one; write it with gzip or lzf")
     _check_size(dataset, where, path, found)
+    if creation.get_nfilters() or dataset.file.id.get_create_plist().get_version()[0] < _GUARDED_VERSION:
+        _check_chunks(dataset, creation.get_nfilters(), where, path)
+
+
+def _check_chunks(dataset: Any, n_filters: int, where: str, path: Path) -> None:
+    """Refuse chunks whose stored size cannot be, as HDF5 reads beyond them.
+
+    Older files keep these sizes unguarded. Without filters newer ones, such as our own, keep none.
+    """
+    if dataset.chunks is None:
+        return
+    nominal = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    smallest, largest = (_SMALLEST_FILTERED, 2 * nominal + 1024) if n_filters else (nominal, nominal)
+    sizes: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
+    wrong = next((size for size in sizes if not smallest <= size <= largest), None)
+    if wrong is not None:
+        raise InputError(f"{path}: {where} has a chunk of {wrong} bytes, which cannot be; the file is damaged")
 
 
 def _check_size(dataset: Any, where: str, path: Path, found: _Contents) -> None:

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -352,9 +353,12 @@ with RecordingWriter(sys.argv[1], layout) as writer:
     ) as process:
         for _ in range(10):
             process.stdout.readline()
-        if how == "interrupt":
-            process.send_signal(signal.SIGINT)
-        rest, complaint = process.communicate()
+        rest = complaint = None
+        while rest is None:
+            if how == "interrupt":  # again if it came where Python cannot raise, as in a callback of HDF5
+                process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                rest, complaint = process.communicate(timeout=10)
     assert ("KeyboardInterrupt" if how == "interrupt" else "ZeroDivisionError") in complaint
     check_records(path, int(rest.split()[-1]) + 1 if rest.split() else 10)
     with Recording(path) as recording:

@@ -216,6 +216,7 @@ def test_no_records(written):
         ),
         (replace("features/fc3", np.zeros((4, 6, 3), int)), "/features/fc3 has type int64, expected floating-point"),
         (replace("committed", np.int64(9)), "/committed counts 9 records but"),
+        (replace("features/fc3", np.zeros((4, 6, 0))), "/features/fc3 has no features; record another layer"),
         (lambda file: file.pop("time"), "/time is missing"),
         (lambda file: file.pop("features"), "/features holds no layer"),
         (replace("features", np.zeros(3)), "/features is a dataset, expected a group"),

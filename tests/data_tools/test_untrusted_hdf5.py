@@ -173,6 +173,39 @@ def test_text_that_is_none_can_still_be_written_anywhere(written):
         assert recording.provenance["other"].encode() == b"\xef\xbf\xbd"
 
 
+def test_a_heap_of_text_that_hdf5_would_read_for_ever_is_refused(written):
+    content = bytearray(written.read_bytes())
+    heap = content.index(b"GCOL")
+    place = heap + 16
+    while int.from_bytes(content[place : place + 2], "little"):  # to the free space at its end
+        length = int.from_bytes(content[place + 8 : place + 16], "little")
+        place += 16 + (length + 7) // 8 * 8
+    for length in (0, 2**62):
+        content[place + 8 : place + 16] = length.to_bytes(8, "little")
+        written.write_bytes(content)
+        with pytest.raises(InputError, match="the place where its text is kept cannot be read"):
+            Recording(written)
+
+
+@pytest.mark.parametrize("filters", [{"fletcher32": True}, {}])
+def test_chunks_whose_size_cannot_be_are_refused(written, tmp_path, filters):
+    """HDF5 would read beyond them, and take the process down."""
+    path = tmp_path / "old.h5"
+    with h5py.File(written) as source, h5py.File(path, "w", libver="earliest") as file:
+        file.attrs.update(source.attrs)
+        for name in ("step", "time", "labels", "given_labels"):
+            file[name] = source[name][()]
+        array = file.create_dataset("features/fc", data=source["features/fc"][()], chunks=(1, 4, 2), **filters)
+        size = array.id.get_chunk_info(0).size
+    Recording(path).close()
+    content = path.read_bytes()
+    key = size.to_bytes(4, "little") + bytes(4 + 8 * 4)  # size, filters left out, and where the first chunk lies
+    assert content.count(key) == 1
+    path.write_bytes(content.replace(key, bytes(4) + key[4:]))
+    with pytest.raises(InputError, match="/features/fc has a chunk of 0 bytes, which cannot be"):
+        Recording(path)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
     path = tmp_path / "run.h5"
