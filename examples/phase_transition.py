@@ -29,7 +29,7 @@ from phase_transition_table import page
 
 HERE = Path(__file__).parent
 NOISES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 0.8)
-SEEDS, STEPS, EVERY, PROBE = 5, 10_000, 200, 100
+SEEDS, STEPS, EVERY, PROBE = 5, 10_000, 50, 100
 SHOWN = 60  # points of a curve that are kept
 DRAWS = 100  # of which replications show class means
 
@@ -72,7 +72,7 @@ def record(run: Run, work: Path) -> Path:
             seed=run.seed,
             steps=1_000 if run.quick else STEPS,
             every=EVERY,
-            burst=1 if run.quick else 2,
+            burst=1,
             probe_per_class=10 if run.quick else PROBE,
         )
         unfinished = work / f"unfinished-{run.name}.h5"

@@ -35,6 +35,7 @@ from lesde_infer.deviations import (
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.noise_memory import NoiseMemory, remember
 from lesde_infer.simulation_input import arrange_classes, check_intervals, check_samples, factor_classifiers
 
 WORKING_BYTES = 256 * 2**20
@@ -75,6 +76,7 @@ def simulate_records(
     substeps: int = 1,
     noise: bool = True,
     stretched: bool = False,
+    memory: NoiseMemory | None = None,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
     """Simulate the samples' features from their first record on, under each draw of the rates.
 
@@ -111,6 +113,8 @@ def simulate_records(
     stretched
         Deviations grow along with the contrasts between class means: κ is relative to the growth of these, and
         individual noise to the size of the deviations (`lesde_infer.deviations.move_along_with`).
+    memory
+        How much of the noise of class means stays; None, and all stays.
 
     Returns
     -------
@@ -144,12 +148,14 @@ def simulate_records(
         raise InputError(f"impact L is for {n_classes} logits, but there are {first.shape[1]} features; use R or I")
     readouts = factor_classifiers(first, lengths, n_classes, classifier) if impact == "R" else None
     records, order = np.unique(kept, return_inverse=True)
+    remembered = None if memory is None else memory.coefficients(lengths)
     run = partial(
         _run_batch,
         first=jnp.asarray(first),
         classes=arrange_classes(groups, given_labels, n_classes, class_frequencies),
         given=jnp.asarray(given_labels),
         lengths=jnp.asarray(lengths),
+        memory=None if remembered is None else jnp.asarray(remembered),
         readouts=readouts,
         records=jnp.asarray(records),
         key=jax.random.key(seed),
@@ -204,6 +210,7 @@ def _run_batch(
     classes: Classes,
     given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
+    memory: Float[Array, "stratum 3 interval"] | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     key: PRNGKeyArray,
@@ -219,6 +226,7 @@ def _run_batch(
         classes=classes,
         given=given,
         lengths=lengths,
+        memory=memory,
         readouts=readouts,
         records=records,
         impact=impact,
@@ -237,6 +245,7 @@ def _run_draw(
     classes: Classes,
     given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
+    memory: Float[Array, "stratum 3 interval"] | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     impact: Impact,
@@ -245,10 +254,11 @@ def _run_draw(
     stretched: bool,
 ) -> Float[Array, "kept sample feature"]:
     """Simulate one draw, as class means and deviations from them, which the strata keep apart."""
-    State = tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]
+    # Class means, deviations, and the part of past noise that goes again.
+    State = tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"], Float[Array, "class_ feature"]]
 
     def one_interval(interval: Int[Array, ""], state: State) -> State:
-        means, deviations = state
+        means, deviations, fluctuation = state
         gamma, global_rate = rates.drift[:, interval]
         pull = None if rates.pull is None else rates.pull[interval]
         own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval], pull)
@@ -285,23 +295,25 @@ def _run_draw(
             drift = moved - means if is_split else jnp.zeros_like(means)
             class_noise, unit = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
             individual_noise = split(unit, axes)
+            if memory is not None:
+                class_noise, fluctuation = remember(class_noise, fluctuation, memory[:, :, interval])
         after = moved + class_noise
         if not stretched:
-            return after, move(parts, own, length, push=push, noise=individual_noise)
+            return after, move(parts, own, length, push=push, noise=individual_noise), fluctuation
         pushed = None if push is None else split(push, axes)
         stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
         moved_parts = move_along_with(
             parts, own, length, stretch=stretch, axes=axes, push=pushed, noise=individual_noise
         )
-        return after, moved_parts
+        return after, moved_parts, fluctuation
 
     def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
         reached, moving = state
-        means, deviations = jax.lax.fori_loop(reached, record, one_interval, moving)
-        return (record, (means, deviations)), means[classes.groups] + deviations.T
+        means, deviations, fluctuation = jax.lax.fori_loop(reached, record, one_interval, moving)
+        return (record, (means, deviations, fluctuation)), means[classes.groups] + deviations.T
 
     means = classes.averages.T @ first
-    start = (jnp.zeros((), dtype=records.dtype), (means, (first - means[classes.groups]).T))
+    start = (jnp.zeros((), dtype=records.dtype), (means, (first - means[classes.groups]).T, jnp.zeros_like(means)))
     _, features = jax.lax.scan(next_record, start, records)
     return features
 

@@ -283,6 +283,7 @@ def _paths(
             n_classes=fit.n_classes,
             classifier=classifier,
             class_frequencies=fit.settings.class_frequencies,
+            memory=fit.noise_memory,
             stretched=True,
         )
         in_range = (np.abs(simulated) < largest).all(axis=(1, 2, 3))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lesde_infer.noise_dimension import EffectiveDimension
+from lesde_infer.noise_memory import ObservedNoise
 from lesde_infer.snapshots import ClassAverage, Snapshot
 from lesde_infer.within_statistics import DeviationProducts
 
@@ -44,12 +44,11 @@ class IntervalProducts:
         average: ClassAverage,
         samples: Bool[np.ndarray, " sample"],
         n_steps: int,
-        noise: tuple[EffectiveDimension, EffectiveDimension],
+        noise: tuple[ObservedNoise, ObservedNoise],
     ) -> "IntervalProducts":
         """Collapse the interval between two records over the samples that both hold, whose class average is given.
 
-        The increments of contrasts and of the mean over classes are added to what is known of the dimensions that
-        their ``noise`` moves in.
+        The increments of contrasts and of the mean over classes are added to what is known of their ``noise``.
         """
         start_means, start_deviations = before.over(average, samples)
         stop_means, stop_deviations = after.over(average, samples)

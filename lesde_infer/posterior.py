@@ -320,6 +320,7 @@ def _constant(
         attrs={
             "n_features": statistics.n_features,
             "gamma_sampling_error": statistics.gamma_sampling_error,
+            **statistics.noise_memory.to_attributes(),
         },
     )
 

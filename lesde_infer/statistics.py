@@ -25,7 +25,7 @@ from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
-from lesde_infer.noise_dimension import EffectiveDimension
+from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory, ObservedNoise
 from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
@@ -137,6 +137,8 @@ class Statistics:
     moved : array, shape (time,)
         Whether any feature of any sample changed at all. Where none did no step was taken, or one record was stored
         twice, and the interval tells nothing of what steps do.
+    noise_memory : NoiseMemory
+        How much of the noise of class means stays, for simulations.
     """
 
     impact: Impact
@@ -164,6 +166,7 @@ class Statistics:
     mean_square: Float[np.ndarray, " record"]
     rounding: Float[np.ndarray, " time"]
     moved: Bool[np.ndarray, " time"]
+    noise_memory: NoiseMemory = ALL_STAYS
 
     @property
     def stops(self) -> Int[np.ndarray, " time"]:
@@ -260,7 +263,7 @@ def compute_statistics(
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(reader.groups, reader.n_classes)
     intervals, starts, start_samples, two_apart = [], [], [], {}
-    noise = EffectiveDimension(), EffectiveDimension()  # of contrasts, and of the mean over classes
+    noise = ObservedNoise(), ObservedNoise()  # of contrasts, and of the mean over classes
     missing = MissingCounter(reader.groups, reader.n_classes, steps)
     held, before = reader.read(0)
     mean_square = [np.nan if before is None else before.mean_square]
@@ -296,6 +299,7 @@ def compute_statistics(
     deviations = [interval.deviations for interval in intervals]
     degrees = np.array([interval.n_samples - len(sizes) for interval in intervals])
     products = np.array([interval.impact_products for interval in intervals])
+    time_per_step = float((times[-1] - times[0]) / (steps[-1] - steps[0]))
     squares, precision = np.array(mean_square), float(np.finfo(recording.features(layer).dtype).eps)
     rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
     return Statistics(
@@ -328,6 +332,7 @@ def compute_statistics(
         mean_square=squares,
         rounding=rounding,
         moved=np.array([interval.moved for interval in intervals]),
+        noise_memory=NoiseMemory(*(own.memory(time_per_step) for own in noise)),
     )
 
 
@@ -349,14 +354,14 @@ def _require_intervals(
     )
 
 
-def _stack(products: list[StratumProducts], dimension: int, noise: EffectiveDimension) -> StratumStatistics:
+def _stack(products: list[StratumProducts], dimension: int, noise: ObservedNoise) -> StratumStatistics:
     return StratumStatistics(
         direction_square=np.stack([p.direction_square for p in products]),
         direction_increment=np.stack([p.direction_increment for p in products]),
         increment_square=np.array([p.increment_square for p in products]),
         feedback=np.stack([p.feedback for p in products]),
         dimension=dimension,
-        effective_dimension=noise.of(dimension),
+        effective_dimension=noise.dimension(dimension),
     )
 
 
