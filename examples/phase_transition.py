@@ -8,7 +8,7 @@ not made again.
 
     python examples/phase_transition.py [--noise 0 0.1 …] [--seeds 5] [--jobs N] [--work DIR] [--results DIR] [--short]
 
-A run takes some three minutes on one core, most of it the fits. ``--short`` is a check that all of it works: three p,
+A run takes a minute and a half on one core, most of it the fits. ``--short`` is a check that all of it works: three p,
 two seeds, 1,000 steps, curves that are constant; its numbers mean nothing.
 """
 

@@ -143,7 +143,7 @@ def verdicts(outcomes: Outcomes) -> list[str]:
     ]
     for name, values in piled.items():
         defined = np.array([value for value in values if value is not None and np.isfinite(value)])
-        share = f"{np.mean(defined < 0.1):.2f} of {defined.size}" if defined.size else "–"
+        share = f"{np.mean(defined < 0.1):.0%} of {defined.size}" if defined.size else "–"
         lines.append(f"- {name.replace('_', ' ')}: {share}")
     return lines
 
