@@ -218,6 +218,8 @@ def compare(
 
     if len(architectures) < 2:
         raise InputError("give two architectures or more, as NAME=FILE,FILE…")
+    if loss is not None and not (np.isfinite(loss) and loss > 0):
+        raise InputError(f"loss is {loss}; give a positive number of nats")
     make = fit_run or (lambda path: fit(path, seed=seed, **fit_options))
     fitted: list[tuple[str, Path, Fit, Path | None]] = []
     for name, sources in architectures.items():

@@ -175,6 +175,8 @@ def test_fewer_than_two_architectures_are_refused():
         compare({"a": [made_up_fit(0.05)]})
     with pytest.raises(InputError, match="b: no runs"):
         compare({"a": [made_up_fit(0.05)], "b": []})
+    with pytest.raises(InputError, match=r"loss is -1.0; give a positive"):
+        compare(study(), loss=-1.0)
 
 
 @pytest.fixture
