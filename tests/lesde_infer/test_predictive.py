@@ -14,6 +14,7 @@ from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
 from lesde_infer.dynamics import simulate_records
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.noise_memory import ALL_STAYS
 from lesde_infer.observed import observe
 from lesde_infer.predictive import (
     SLOW_METRICS,
@@ -54,6 +55,10 @@ class KnownFit:
     @property
     def class_sizes(self):
         return np.array(self.sizes)
+
+    @property
+    def noise_memory(self):
+        return ALL_STAYS
 
     @property
     def n_classes(self):

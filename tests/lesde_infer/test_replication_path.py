@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.noise_memory import ALL_STAYS
 from lesde_infer.predictive import check, probability_separable
 from lesde_infer.replication_path import ReplicationPath
 from lesde_infer.simulation import simulate
@@ -37,6 +38,10 @@ class GappyFit:
         with Recording(path) as recording:
             found = compute_statistics(recording, "logits", impact)
         return cls(found.steps, found.times, found.starts, found.class_sizes, found.contrast.increment_square, impact)
+
+    @property
+    def noise_memory(self):
+        return ALL_STAYS
 
     @property
     def n_classes(self):
