@@ -17,15 +17,13 @@ are constant; its numbers mean nothing.
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from side_by_side import carry_out_all
 
 if TYPE_CHECKING:
     from lesde_infer import Comparison
@@ -81,22 +79,6 @@ def carry_out(run: Run, work: Path) -> str:
         curve = "constant" if run.quick else "gp"
         li.fit(recording, curve=curve, seed=run.seed, allow_unconverged=True).save(kept)
     return run.name
-
-
-def carry_out_all(runs: Sequence[Run], work: Path, jobs: int) -> None:
-    """Carry out runs side by side, each on one core, and say how far it is."""
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": "1000000000",
-        "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    }
-    started = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        # One seed of every architecture first, so that what is there is complete whenever this is cut off.
-        pending = [pool.submit(carry_out, run, work) for run in sorted(runs, key=lambda run: run.seed)]
-        for done, future in enumerate(as_completed(pending), start=1):
-            minutes = (time.monotonic() - started) / 60
-            print(f"{done} of {len(runs)} runs, {minutes:.0f} min: {future.result()}", flush=True)
 
 
 def kernel_change(kept: Path) -> tuple[float, float]:
@@ -183,7 +165,7 @@ def main() -> None:
     seeds = range(2 if arguments.short else arguments.seeds)
     runs = [Run(arguments.dataset, name, seed, arguments.short) for name in architectures for seed in seeds]
     arguments.work.mkdir(parents=True, exist_ok=True)
-    carry_out_all(runs, arguments.work, arguments.jobs)
+    carry_out_all(carry_out, runs, arguments.work, arguments.jobs)
     import lesde_infer as li
     from lesde_infer.plots_comparison import plot_comparison
 

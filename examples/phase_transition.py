@@ -15,17 +15,15 @@ two seeds, 1,000 steps, curves that are constant; its numbers mean nothing.
 import argparse
 import json
 import os
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from phase_transition_figures import draw_all
 from phase_transition_table import page
+from side_by_side import carry_out_all
 
 HERE = Path(__file__).parent
 NOISES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 0.8)
@@ -179,31 +177,12 @@ def main() -> None:
     seeds = range(2 if arguments.short else arguments.seeds)
     runs = [Run(noise, seed, arguments.short) for noise in noises for seed in seeds]
     arguments.work.mkdir(parents=True, exist_ok=True)
-    outcomes = carry_out_all(runs, arguments.work, arguments.jobs)
+    outcomes = carry_out_all(carry_out, runs, arguments.work, arguments.jobs)
     by_noise = {noise: moments([run for run in runs if run.noise == noise], arguments.work) for noise in noises}
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / "phase_transition.md").write_text(page(outcomes, by_noise, short=arguments.short))
     draw_all(outcomes, by_noise, arguments.results)
     print(f"results: {arguments.results / 'phase_transition.md'}")
-
-
-def carry_out_all(runs: Sequence[Run], work: Path, jobs: int) -> list[dict[str, Any]]:
-    """Carry out runs side by side, each on one core, and say how far it is."""
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": "1000000000",
-        "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    }
-    outcomes: dict[str, dict[str, Any]] = {}
-    started = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        # One seed of every p first, so that what is there is complete whenever this is cut off.
-        pending = {pool.submit(carry_out, run, work): run for run in sorted(runs, key=lambda run: run.seed)}
-        for future in as_completed(pending):
-            outcomes[pending[future].name] = future.result()
-            minutes = (time.monotonic() - started) / 60
-            print(f"{len(outcomes)} of {len(runs)} runs, {minutes:.0f} min: {pending[future].name}", flush=True)
-    return [outcomes[run.name] for run in runs]
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from threading import Event
 
 import numpy as np
-from arviz_stats.base import array_stats
 from jaxtyping import Float, Int
 
 from lesde_infer._jax import jax
 from lesde_infer.calibrated_quantities import Draws, quantities
 from lesde_infer.calibration_template import Template
 from lesde_infer.concurrent_sampling import equally_many
-from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, TAIL
+from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, worst
 from lesde_infer.inference import CHAINS as USERS_CHAINS
 from lesde_infer.longer_chains import lagging, wanted_draws
 from lesde_infer.posterior import build_posterior
@@ -102,7 +101,7 @@ def fit_simulation(
         runs = equally_many(samplers)
         draws = _quantities(template, run, runs)
         values = np.stack(list(draws.values()), axis=2)
-        r_hat, ess = _worst(values)
+        r_hat, ess = worst(values)
         # Comparisons are written so that NaN, which stuck chains give, fails them.
         limit = maximal_r_hat(n_chains * values.shape[1])
         converged = r_hat <= limit and ess >= MINIMAL_ESS_OF_CHAIN * n_chains and divergences == 0
@@ -155,15 +154,6 @@ def rank_truth(
     ranks = below + generator.integers(0, ties + 1)
     ends = n_ranked * generator.integers(0, 2, size=len(truth))
     return np.where(np.isfinite(chosen).all(axis=0), ranks, ends)
-
-
-def _worst(values: Float[np.ndarray, "chain draw quantity"]) -> tuple[float, float]:
-    """Return the largest r̂, and the smallest effective sample size of bulk and tails; NaN where chains are stuck."""
-    with np.errstate(all="ignore"):
-        r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
-        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
-        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)
-    return float(np.max(r_hat)), float(np.min(np.minimum(bulk, tail)))
 
 
 class StoppedError(Exception):

@@ -86,6 +86,15 @@ def _thin_time(variable: xr.DataArray) -> xr.DataArray:
     return variable.isel(time=np.unique(np.linspace(0, variable.sizes["time"] - 1, CURVE_POINTS).round().astype(int)))
 
 
+def worst(values: Float[np.ndarray, "chain draw quantity"]) -> tuple[float, float]:
+    """Return the largest r̂, and the smallest effective sample size of bulk and tails; NaN where chains are stuck."""
+    with np.errstate(all="ignore"):
+        r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
+        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)
+    return float(np.max(r_hat)), float(np.min(np.minimum(bulk, tail)))
+
+
 def diagnose(posterior: xr.Dataset, diverging: Float[np.ndarray, "chain draw"]) -> Diagnostics:
     """Judge the draws of a posterior."""
     rows = table(posterior)

@@ -29,6 +29,15 @@ LIKE_LENGTHS = 3.0  # ratio of lengths below which intervals are alike
 REACH = 4 * NEIGHBOURS  # intervals back, among which those of like length are looked for
 
 
+def across(
+    increment: Float[np.ndarray, "*shape"], direction: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, " entry"]:
+    """Return an increment, flat, without its component along a direction."""
+    noise, along = increment.ravel(), direction.ravel()
+    square = along @ along
+    return noise - (along @ noise) / square * along if square > 0.0 else noise
+
+
 class EffectiveDimension:
     """Effective dimension of a stratum's noise, from its increments in order of time."""
 
@@ -39,10 +48,7 @@ class EffectiveDimension:
 
     def add(self, increment: Float[np.ndarray, "*shape"], direction: Float[np.ndarray, "*shape"], n_steps: int) -> None:
         """Take in the increment of an interval of so many steps, and the direction of its drift."""
-        noise, along = increment.ravel(), direction.ravel()
-        square = along @ along
-        if square > 0.0:
-            noise = noise - (along @ noise) / square * along
+        noise = across(increment, direction)
         length = np.sqrt(noise @ noise)
         if not length > 1e-12 * np.sqrt(increment.ravel() @ increment.ravel()):  # rounding has any direction
             return

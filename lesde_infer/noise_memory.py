@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.noise_dimension import LIKE_LENGTHS, EffectiveDimension
+from lesde_infer.noise_dimension import LIKE_LENGTHS, EffectiveDimension, across
 
 LAGS = 31
 SPANS = np.array([2, 4, 8, 16, 32])  # m at which VR is compared
@@ -139,12 +139,8 @@ class ObservedNoise:
     def add(self, increment: Float[np.ndarray, "*shape"], direction: Float[np.ndarray, "*shape"], n_steps: int) -> None:
         """Take in the increment of an interval of so many steps, and the direction of its drift."""
         self._dimension.add(increment, direction, n_steps)
-        noise, along = increment.ravel(), direction.ravel()
-        square = along @ along
-        if square > 0.0:
-            noise = noise - (along @ noise) / square * along
         alike = round(np.log(max(n_steps, 1)) / np.log(LIKE_LENGTHS))
-        self._classes.setdefault(alike, _Autocovariance()).add(noise, n_steps)
+        self._classes.setdefault(alike, _Autocovariance()).add(across(increment, direction), n_steps)
 
     def dimension(self, dimension: int) -> float:
         """Return the effective dimension (`lesde_infer.noise_dimension`)."""
