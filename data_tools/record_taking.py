@@ -1,9 +1,11 @@
 """Evaluate a network for one record: features, the classifier, and the numbers that go with them."""
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import h5py
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -136,6 +138,20 @@ class RecordTaker:
             time = float(step) if isinstance(self._time, str) else float(self._time())
         linear = _linear_layer(model, self.logits) if self._records_classifier and self.logits else None
         return Record(result.features, None if linear is None else weight_and_bias(linear), scalars, time)
+
+
+def describe(model: nn.Module, layers: Sequence[str], probe: Probe) -> dict[str, object]:
+    """Return what is kept of a network, its probe and the libraries as provenance."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "python": platform.python_version(),
+        "model_class": type(model).__qualname__,
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": list(layers),
+        **probe.describe(),
+    }
 
 
 def class_states(

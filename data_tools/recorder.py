@@ -1,7 +1,6 @@
 """Record features of a fixed set of samples from within any training loop."""
 
 import os
-import platform
 import time as clock
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-import h5py
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
@@ -23,7 +20,7 @@ from data_tools.guarded_writer import GuardedWriter, OnError
 from data_tools.layers import find_layers
 from data_tools.new_file import refuse_existing
 from data_tools.probe import Probe
-from data_tools.record_taking import RecordTaker
+from data_tools.record_taking import RecordTaker, describe
 from data_tools.recording_layout import StoredType
 from data_tools.recording_plan import FirstRecord, RecordingPlan
 from data_tools.recording_schema import check_class_frequencies, check_labels
@@ -212,6 +209,7 @@ class FeatureRecorder:
             continues = resume and self._path.exists() and not is_empty(self._path)
         if continues and resume_at is None:
             raise InputError(f"{self._path}: exists; give resume_at, the updates that the restored checkpoint has seen")
+        measuring = {"measure_elasticity_every": measure_elasticity_every}
         self._plan = RecordingPlan(
             self._path,
             self._probe,
@@ -221,7 +219,7 @@ class FeatureRecorder:
             dtype,
             class_frequencies,
             measure_elasticity_every,
-            {**self._describe(module), **times, **(provenance or {})},
+            {**describe(module, layers, self._probe), **measuring, **times, **(provenance or {})},
             background,
             on_error,
             force or (resume and not continues and self._path.exists()),  # a file without records
@@ -344,19 +342,6 @@ class FeatureRecorder:
             )
         finally:
             self._measuring = False
-
-    def _describe(self, model: nn.Module) -> dict[str, object]:
-        return {
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "h5py": h5py.__version__,
-            "python": platform.python_version(),
-            "model_class": type(model).__qualname__,
-            "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "layers": self._layers,
-            "measure_elasticity_every": self._measure_every,
-            **self._probe.describe(),
-        }
 
 
 def _is_secondary_process() -> bool:

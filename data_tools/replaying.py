@@ -1,15 +1,12 @@
 """Record a training run afterwards, from the checkpoints that it left."""
 
 import os
-import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
@@ -26,7 +23,7 @@ from data_tools.errors import InputError
 from data_tools.layers import find_layers
 from data_tools.new_file import refuse_existing, written_whole
 from data_tools.probe import Probe
-from data_tools.record_taking import Record, RecordTaker
+from data_tools.record_taking import Record, RecordTaker, describe
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_schema import check_class_frequencies, check_labels
 from data_tools.recording_writer import RecordingWriter
@@ -131,18 +128,7 @@ def replay(
         scalars={name: _of(model, function) for name, function in (scalars or {}).items()},
         time="steps",
     )
-    described = {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "h5py": h5py.__version__,
-        "python": platform.python_version(),
-        "model_class": type(model).__qualname__,
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "layers": list(layers),
-        "replayed_from": f"{len(files)} checkpoints",
-        "probe_sha256": samples.digest(),
-        "probe_batch_size": samples.batch_size,
-    }
+    described = {**describe(model, layers, samples), "replayed_from": f"{len(files)} checkpoints"}
     with written_whole(target, force) as temporary:
         records = _records(files, model, taker, state_key, prefix)
         first = next(records)
