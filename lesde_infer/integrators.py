@@ -22,6 +22,7 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
     MAXIMAL_EXPONENT,
     elasticity_from_rates,
+    growing_phi_1,
     phi_1,
     simplex_directions,
     spread_rate,
@@ -107,14 +108,19 @@ def isotropic_means(
             elasticity = elasticity_matrix(gamma, global_rate, means.shape[0])
             return jax.scipy.linalg.expm(length / means.shape[0] * elasticity * weights) @ means
         impacts = weights[:, None] * means
-        moved = phi_1(gamma * length / means.shape[0]) / means.shape[0] * (pattern @ impacts)
-        return means + length * (global_rate * phi_1(global_rate * length) * impacts.mean(axis=0) + moved)
+        moved = growing_phi_1(gamma * length / means.shape[0]) / means.shape[0] * (pattern @ impacts)
+        return means + length * (global_rate * growing_phi_1(global_rate * length) * impacts.mean(axis=0) + moved)
     centre = means.mean(axis=0)
     contrasts = means - centre
     if pattern is not None:
-        moved = length / means.shape[0] * phi_1(gamma * length / means.shape[0]) * (pattern @ means)
-        return growth(global_rate * length) * centre + contrasts + moved
-    return growth(global_rate * length) * centre + growth(gamma * length / means.shape[0]) * contrasts
+        moved = length / means.shape[0] * growing_phi_1(gamma * length / means.shape[0]) * (pattern @ means)
+        return _grown(centre, global_rate * length) + contrasts + moved
+    return _grown(centre, global_rate * length) + _grown(contrasts, gamma * length / means.shape[0])
+
+
+def _grown(values: Float[Array, "*shape"], exponent: Scalar) -> Float[Array, "*shape"]:
+    """Return values times e^exponent, linear in the exponent beyond `lesde_infer.impacts.MAXIMAL_GROWTH`."""
+    return values + exponent * growing_phi_1(exponent) * values
 
 
 def simplex_means(
@@ -162,8 +168,8 @@ def simplex_means(
         return means + (gamma * driven[:, None] * directions + beta * (driven @ directions)) / n_classes
     common = along.mean()
     differences = along - common
-    own = gamma * common * phi_1(gamma * length / n_classes) * directions
-    others = (gamma * differences[:, None] * directions + beta * (differences @ directions)) * phi_1(
+    own = gamma * common * growing_phi_1(gamma * length / n_classes) * directions
+    others = (gamma * differences[:, None] * directions + beta * (differences @ directions)) * growing_phi_1(
         slope * length / n_classes
     )
     return means + length / n_classes * (own + others)

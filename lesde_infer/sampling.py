@@ -209,6 +209,13 @@ class Chains:
         self.n_done += CHUNK
         return CHUNK
 
+    def take_smaller_steps(self, share: float) -> None:
+        """Go on at a share of the step size; draws so far are thrown away, and `CHUNK` iterations let chains settle."""
+        adapted = self._state.adapt_state
+        self._state = self._state._replace(adapt_state=adapted._replace(step_size=share * adapted.step_size))
+        self._kept, self._found = [], []
+        self.n_done = self._n_warmup - CHUNK
+
     @property
     def divergences(self) -> int:
         """Divergent transitions after warm-up."""

@@ -11,7 +11,7 @@ from lesde_infer._jax import jax
 from lesde_infer.assembly import assemble
 from lesde_infer.concurrent_sampling import ConcurrentSampler
 from lesde_infer.statistics import compute_statistics
-from lesde_infer.submodel_sampler import CAREFUL_WARMUP, WARMUP, SubmodelSampler
+from lesde_infer.submodel_sampler import CAREFUL_WARMUP, SHORTENINGS, SMALLER_STEP, WARMUP, SubmodelSampler
 
 pytestmark = pytest.mark.xdist_group("concurrent")  # one compilation serves all
 
@@ -70,14 +70,37 @@ def test_progress_counts_every_iteration_once(submodels):
     assert {total for _, _, total in seen} == {total}
 
 
+def with_a_divergence(sampled, index):
+    """Make one transition of a submodel a divergent one."""
+    kept = sampled._samplers[index]._chains._kept
+    diverging = np.zeros_like(kept[0].diverging)
+    diverging[7, 1] = True
+    kept[0] = kept[0]._replace(diverging=diverging)
+
+
+def test_chains_that_diverge_go_on_with_smaller_steps(submodels):
+    sampled = sampler(submodels)
+    sampled.run_until(50)
+    before = sampled.draws()
+    with_a_divergence(sampled, 2)
+    seen = []
+    sampled.run_until(100, lambda *report: seen.append(report))
+    # All went on for 50; what the diverging ones drew is thrown away, and they settle for 50 more.
+    assert seen[-1][1:] == (len(submodels) * 50 + 50 + 100,) * 2
+    for index, (old, new) in enumerate(zip(before, sampled.draws(), strict=True)):
+        share = SMALLER_STEP if index == 2 else 1.0
+        np.testing.assert_allclose(new.statistics["step_size"][:, 0], share * old.statistics["step_size"][:, -1])
+        assert new.values["curve_weights"].shape[1] == 100
+        assert np.array_equal(new.parameters.location[:, :50], old.parameters.location) == (index != 2)
+    assert sampled._samplers[2].divergences == 0
+
+
 def test_only_submodels_that_diverged_start_anew(submodels, monkeypatch):
     sampled = sampler(submodels)
     sampled.run_until(50)
     before = locations(sampled)
-    kept = sampled._samplers[2]._chains._kept
-    diverging = np.zeros_like(kept[0].diverging)
-    diverging[7, 1] = True
-    kept[0] = kept[0]._replace(diverging=diverging)
+    with_a_divergence(sampled, 2)
+    sampled._samplers[2]._shortenings_left = 0
     monkeypatch.setattr(submodel_sampler, "find_mode", None)  # modes are found once
     seen = []
     sampled.run_until(100, lambda *report: seen.append(report))
@@ -100,6 +123,10 @@ def test_chains_that_diverge_again_take_still_smaller_steps(submodels, monkeypat
             asked.append((n_warmup, target_acceptance))
             self.n_done = 0
 
+        def take_smaller_steps(self, share):
+            asked.append(share)
+            self.n_done = 100
+
         def advance(self):
             self.n_done += 50
             return 50
@@ -107,7 +134,7 @@ def test_chains_that_diverge_again_take_still_smaller_steps(submodels, monkeypat
     monkeypatch.setattr(submodel_sampler, "Chains", Diverging)
     one = SubmodelSampler(submodels[0], jax.random.key(0), 2)
     one.run_until(100, lambda _: None)
-    assert asked == [(WARMUP, 0.9), (CAREFUL_WARMUP, 0.99), (CAREFUL_WARMUP, 0.998)]
+    assert asked == [(WARMUP, 0.9), *[SMALLER_STEP] * SHORTENINGS, (CAREFUL_WARMUP, 0.99), (CAREFUL_WARMUP, 0.998)]
     assert one.iterations_left(100) == 0
     assert one.divergences == 1  # what is left is counted, and refused
 

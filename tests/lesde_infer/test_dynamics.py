@@ -168,8 +168,13 @@ def test_repelling_and_extreme_rates_stay_finite():
     features, groups, given = case(3, 3)
     for alpha, beta in [(-5.0, -5.0), (1e4, -1e4), (-1e4, 1e4)]:
         assert np.isfinite(run(features, groups, given, 10.0, constant_rates(alpha, beta, 0.0, 3), "R")).all()
-    exploding = run(features, groups, given, 10.0, constant_rates(1e4, 0.0, 1e4, 3), "I")
-    np.testing.assert_allclose(exploding / features, np.exp(50.0), rtol=1e-6)
+    # Deviations grow by no more than e^50, class means in proportion to the rate beyond a hundredfold.
+    before, exponent = class_means(features, groups), 1e4 * 10.0 / 3
+    for kappa, stretch in ((1e4, np.exp(50.0)), (0.0, 1.0)):
+        exploding = run(features, groups, given, 10.0, constant_rates(1e4, 0.0, kappa, 3), "I")
+        after = class_means(exploding, groups)
+        np.testing.assert_allclose((exploding - after[groups]) / (features - before[groups]), stretch, rtol=1e-6)
+    np.testing.assert_allclose(after, (1.0 + 99.0 * exponent / np.log(100.0)) * before, rtol=1e-9)
 
 
 def test_a_path_that_leaves_double_precision_is_not_a_number_from_there_on():

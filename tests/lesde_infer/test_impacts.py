@@ -8,6 +8,7 @@ from scipy import integrate, special
 from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
     MAXIMAL_EXPONENT,
+    MAXIMAL_GROWTH,
     elasticity_from_rates,
     feedback_coefficients,
     isotropic_directions,
@@ -157,6 +158,25 @@ def test_phi_1_near_zero_and_far_from_it():
     assert float(phi_1(jnp.asarray(0.0))) == 1.0
     above = phi_1(jnp.array([MAXIMAL_EXPONENT, 1e3, 1e300]))
     np.testing.assert_allclose(above, special.exprel(MAXIMAL_EXPONENT), rtol=1e-12)
+
+
+@pytest.mark.parametrize("impact", ["I", "L"])
+def test_class_means_that_grow_a_hundredfold_grow_in_proportion_to_the_rate_from_there(impact):
+    n_classes = 3
+
+    def pushes(exponent):
+        """Coefficient of the contrasts where γΔ/K is the exponent, and β such that s is γ under L."""
+        rate = jnp.asarray(exponent)[None]
+        if impact == "I":
+            return feedback_coefficients(rate, -jnp.ones((1, 1)))[0, 0]
+        return logits_coefficients(rate * n_classes, rate, jnp.ones(1), jnp.asarray(3.0))[0, 0, 0]
+
+    for below in (-30.0, -1.0, 1e-9, 3.0, 0.999 * MAXIMAL_GROWTH):
+        np.testing.assert_allclose(pushes(below), np.expm1(below), rtol=1e-12)
+    np.testing.assert_allclose(pushes(MAXIMAL_GROWTH), 99.0, rtol=1e-12)
+    for times in (1.5, 4.0, 1e6):
+        np.testing.assert_allclose(pushes(times * MAXIMAL_GROWTH), 99.0 * times, rtol=1e-12)
+    assert np.isfinite(jax.grad(pushes)(1e4))
 
 
 def test_gradient_of_phi_1_is_finite_and_right():
