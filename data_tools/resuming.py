@@ -99,8 +99,10 @@ def check_same_run(
     ------
     InputError
         Naming what differs: the probe, the network, layers, labels, types, or how elasticity is measured; or if the
-        recording starts after the step at which to resume.
+        recording starts after the step at which to resume, or its writer is still at work.
     """
+    if recording.writer == "writing":
+        raise InputError(f"{recording.path}: is still being written; end the training that writes it before resuming")
     if recording.steps[0] > until:
         raise InputError(
             f"{recording.path}: starts at step {recording.steps[0]}, so it cannot be resumed at step {until}; "

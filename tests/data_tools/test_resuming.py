@@ -315,6 +315,21 @@ def test_a_recording_that_starts_later_is_not_resumed_before(path):
         pass
 
 
+def test_a_recording_whose_writer_is_at_work_is_not_resumed(path):
+    training = Training()
+    with training.recorder(path) as recorder:
+        training.run(5, recorder)
+        recorder.flush()
+        with (
+            pytest.raises(InputError, match="is still being written; end the training that writes it"),
+            Training().recorder(path, resume=True, resume_at=5),
+        ):
+            pass
+        training.run(8, recorder)
+    with Recording(path) as recording:
+        assert recording.steps[-1] == 8
+
+
 def test_a_copy_that_fails_leaves_the_recording(recorded, monkeypatch):
     before = recorded.read_bytes()
     with Training().recorder(recorded, resume=True, resume_at=5) as recorder:
