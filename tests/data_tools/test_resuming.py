@@ -325,9 +325,10 @@ def test_a_recording_whose_writer_is_at_work_is_not_resumed(path):
             Training().recorder(path, resume=True, resume_at=5),
         ):
             pass
-        training.run(8, recorder)
+        training.run(12, recorder)
     with Recording(path) as recording:
-        assert recording.steps[-1] == 8
+        assert recording.writer == "finished"
+        assert recording.steps[-1] == 11  # of every fifth and the next
 
 
 def test_a_copy_that_fails_leaves_the_recording(recorded, monkeypatch):
