@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from data_tools.datasets import DatasetName, LabelledImages, corrupt_labels, loa
 from data_tools.elasticity import ElasticityMeasurement
 from data_tools.errors import InputError
 from data_tools.recorder import FeatureRecorder
+from data_tools.schedules import AdaptiveSchedule, EverySteps, LogarithmicSchedule, Schedule
+
+ScheduleName: TypeAlias = Literal["every", "logarithmic", "adaptive"]
 
 _MOST_VALIDATION_IMAGES = 500
 
@@ -35,8 +38,19 @@ class ExperimentConfig:
         Share of the training samples of each class that are relabelled.
     steps, batch_size, lr, momentum
         Plain stochastic gradient descent on cross-entropy, in shuffled epochs.
-    every, burst
-        What is recorded, see `data_tools.recorder.FeatureRecorder`.
+    schedule, every, burst
+        When records are taken (`data_tools.schedules`): the first `burst` of every `every` steps; with ``logarithmic``
+        bursts evenly spaced in the logarithm of the step; with ``adaptive`` when class-mean residuals have moved, no
+        less than `every` steps apart.
+    per_decade
+        Of a logarithmic schedule, bursts while steps grow tenfold.
+    target, most, max_bytes
+        Of an adaptive one, the movement from burst to burst to aim at, the most steps between bursts, and the largest
+        file.
+    time_budget
+        Most time that recording may take, as a share of training's; the steps recorded then depend on the machine.
+    stored_dtype
+        Type in which features are stored; by default that of weights and images.
     measure_elasticity_every
         Measure elasticity directly each time so many steps are done; by default never.
     elasticity_repeats
@@ -64,8 +78,15 @@ class ExperimentConfig:
     architecture: ArchitectureName = "lenet"
     label_noise: float = 0.0
     steps: int = 10_000
+    schedule: ScheduleName = "every"
     every: int = 50
     burst: int = 2
+    per_decade: float = LogarithmicSchedule.per_decade
+    target: float = AdaptiveSchedule.target
+    most: int = AdaptiveSchedule.most
+    max_bytes: int | None = None
+    time_budget: float | None = None
+    stored_dtype: Literal["float16", "float32", "float64"] | None = None
     batch_size: int = 1
     lr: float = 0.005
     momentum: float = 0.0
@@ -99,6 +120,23 @@ class ExperimentConfig:
             raise InputError(f"label_noise is {self.label_noise}; it is a share from 0 to 1")
         if self.dtype not in ("float32", "float64"):
             raise InputError(f"dtype is {self.dtype!r}; choose float32 or float64")
+        self.build_schedule()  # whose bounds are checked there
+
+    def build_schedule(self) -> Schedule:
+        """Return the schedule of the recorder.
+
+        Raises
+        ------
+        InputError
+            If it is unknown, or its numbers make none.
+        """
+        if self.schedule == "every":
+            return EverySteps(self.every, self.burst)
+        if self.schedule == "logarithmic":
+            return LogarithmicSchedule(self.per_decade, self.burst)
+        if self.schedule == "adaptive":
+            return AdaptiveSchedule(self.target, self.every, self.most, self.burst, max_bytes=self.max_bytes)
+        raise InputError(f"schedule is {self.schedule!r}; choose one of {', '.join(get_args(ScheduleName))}")
 
 
 def run_experiment(
@@ -148,7 +186,7 @@ def run_experiment(
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
     images = torch.as_tensor(data.train_images, dtype=dtype)
     targets = torch.as_tensor(given)
-    validation = _Validation(model, data, dtype)
+    validation = _Validation(model, data, dtype, config.every)
     elasticity = None
     if config.measure_elasticity_every is not None:
         elasticity = ElasticityMeasurement(
@@ -165,8 +203,9 @@ def run_experiment(
             model,
             probe=(images[probe], data.train_labels[probe]),
             layers=DEFAULT_LAYERS[config.architecture],
-            every=config.every,
-            burst=config.burst,
+            schedule=config.build_schedule(),
+            time_budget=config.time_budget,
+            dtype=config.stored_dtype,
             planned_steps=config.steps,
             given_labels=given[probe],
             scalars={"validation_loss": validation.loss, "validation_accuracy": validation.accuracy},
@@ -186,7 +225,7 @@ def run_experiment(
                     raise InputError(f"{path}: training diverged at step {step}; lower lr, now {config.lr}")
                 loss.backward()
                 optimizer.step()
-                validation.is_due = step % config.every == 0
+                validation.step = step
                 recorder.step()
                 if progress is not None and (step % config.every == 0 or step == config.steps):
                     progress(step, config.steps)
@@ -194,24 +233,29 @@ def run_experiment(
 
 
 class _Validation:
-    """Loss and accuracy on clean samples, evaluated where `is_due` and repeated otherwise."""
+    """Loss and accuracy on clean samples, evaluated at the first record of each burst and repeated at the others.
 
-    def __init__(self, model: nn.Module, data: LabelledImages, dtype: torch.dtype) -> None:
+    Where bursts run into one another they are evaluated every `every` steps. `step` is that of the training.
+    """
+
+    def __init__(self, model: nn.Module, data: LabelledImages, dtype: torch.dtype, every: int) -> None:
         chosen = _first_of_each_class(data.test_labels, data.n_classes, _MOST_VALIDATION_IMAGES // data.n_classes)
-        self._model = model
+        self._model, self._every = model, every
         self._images = torch.as_tensor(data.test_images[chosen], dtype=dtype)
         self._labels = torch.as_tensor(data.test_labels[chosen])
         self._accuracy = math.nan
         self._loss = math.nan
-        self.is_due = True
+        self._recorded, self._evaluated = -math.inf, -math.inf
+        self.step = 0
 
     def loss(self) -> float:
         """Return the mean cross-entropy in nats."""
-        if self.is_due:
+        if self.step - self._recorded > 1 or self.step - self._evaluated >= self._every:
             logits: Tensor = self._model(self._images)
             self._loss = cross_entropy(logits, self._labels).item()
             self._accuracy = (logits.argmax(dim=1) == self._labels).double().mean().item()
-            self.is_due = False
+            self._evaluated = self.step
+        self._recorded = self.step
         return self._loss
 
     def accuracy(self) -> float:

@@ -15,6 +15,7 @@ from lesde_infer.cli.output_files import check_outputs, write_json
 
 Dataset: TypeAlias = Literal["geomnist", "digits", "mnist5k", "cifar10"]
 Architecture: TypeAlias = Literal["lenet", "mlp", "linear", "cnn", "cnn_batchnorm", "residual", "transformer"]
+Schedule: TypeAlias = Literal["every", "logarithmic", "adaptive"]
 SourceFormat: TypeAlias = Literal["npz", "npy", "csv", "paper"]
 
 OutOption: TypeAlias = Annotated[Path, typer.Option(help="Recording to make.")]
@@ -38,8 +39,28 @@ def record(
     architecture: Annotated[Architecture, typer.Option(help="Network; lenet is the paper's.")] = "lenet",
     label_noise: LabelNoiseOption = 0.0,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
-    every: EveryOption = 50,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(help="When to record: regularly, evenly in the logarithm of steps, or when residuals have moved."),
+    ] = "every",
+    every: Annotated[
+        int, typer.Option(min=1, help="Steps from one burst of records to the next; of an adaptive schedule the least.")
+    ] = 50,
     burst: BurstOption = 2,
+    per_decade: Annotated[
+        float, typer.Option(min=1, max=1000, help="Logarithmic: bursts while steps grow tenfold.")
+    ] = 20.0,
+    target: Annotated[
+        float, typer.Option(max=1, help="Adaptive: share of their largest size that residuals move between bursts.")
+    ] = 0.1,
+    most: Annotated[int, typer.Option(min=1, help="Adaptive: most steps from one burst to the next.")] = 1000,
+    max_size: Annotated[
+        float | None, typer.Option("--max-size", help="Adaptive: largest file, in megabytes (10⁶ bytes).")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Most time recording may take, as a share of training's; such as 0.02.")
+    ] = None,
+    float16: Annotated[bool, typer.Option("--float16", help="Store features in half precision.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.005,
     momentum: Annotated[float, typer.Option(help="Momentum, from 0 to below 1.")] = 0.0,
@@ -75,8 +96,15 @@ def record(
         architecture=architecture,
         label_noise=label_noise,
         steps=steps,
+        schedule=schedule,
         every=every,
         burst=burst,
+        per_decade=per_decade,
+        target=target,
+        most=most,
+        max_bytes=_bytes(max_size, schedule),
+        time_budget=time_budget,
+        stored_dtype="float16" if float16 else None,
         batch_size=batch_size,
         lr=lr,
         momentum=momentum,
@@ -92,6 +120,17 @@ def record(
     with progress_bars() as show:
         run_experiment(config, out, force=force, progress=None if show is None else partial(show, "training"))
     _show_result(out, json, force)
+
+
+def _bytes(megabytes: float | None, schedule: Schedule) -> int | None:
+    """Return the largest size of a file, which only an adaptive schedule keeps to."""
+    if megabytes is None:
+        return None
+    if schedule != "adaptive":
+        raise InputError(f"--max-size {megabytes:g} needs --schedule adaptive: other schedules record when they say")
+    if not megabytes > 0:
+        raise InputError(f"--max-size {megabytes:g} must be positive")
+    return int(megabytes * 1e6)
 
 
 def convert(

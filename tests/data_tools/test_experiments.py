@@ -8,6 +8,7 @@ import torch
 
 from data_tools import InputError, Recording
 from data_tools.experiments import ExperimentConfig, run_experiment
+from data_tools.schedules import LogarithmicSchedule
 
 TINY = ExperimentConfig(
     dataset="digits",
@@ -95,6 +96,27 @@ def test_an_interrupted_run_stays_readable_and_threads_are_restored(path):
         np.testing.assert_array_equal(recording.steps, [0, 1, 20, 21, 40])
 
 
+def test_other_schedules(path):
+    log = replace(TINY, steps=120, schedule="logarithmic", per_decade=5.0, stored_dtype="float16")
+    with Recording(run_experiment(log, path)) as recording:
+        assert recording.steps.tolist() == [step for step in range(121) if LogarithmicSchedule(5.0, 2)(step)]
+        assert recording.features("fc3").dtype == np.float16
+        loss = recording.scalars["validation_loss"]
+        starts = np.diff(recording.steps, prepend=-2) > 1
+        changed = np.diff(loss, prepend=np.nan) != 0
+        # Evaluated where a burst begins; while they run into one another, every `every` steps.
+        assert changed[starts].all()
+        assert np.count_nonzero(changed & ~starts) <= recording.steps[~starts].max() // log.every
+        assert (recording.provenance["schedule"], recording.provenance["per_decade"]) == ("logarithmic", 5.0)
+    adaptive = replace(TINY, steps=200, schedule="adaptive", every=5, most=50, max_bytes=300_000)
+    with Recording(run_experiment(adaptive, path, force=True)) as recording:
+        gaps = np.diff(recording.steps[::2])
+        assert gaps.min() >= 5
+        assert gaps.max() <= 50
+        assert len(set(gaps.tolist())) > 2  # the interval changed as training went on
+    assert path.stat().st_size <= 300_000
+
+
 def test_divergence_is_reported(path):
     with pytest.raises(InputError, match=r"training diverged at step \d+; lower lr, now 1e\+30"):
         run_experiment(replace(TINY, lr=1e30), path)
@@ -120,6 +142,11 @@ def test_existing_files_are_kept_unless_forced(path):
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"label_noise": 2.0}, "label_noise is 2.0"),
         ({"dtype": "float16"}, "choose float32 or float64"),
+        ({"schedule": "sometimes"}, "schedule is 'sometimes'; choose one of every, logarithmic, adaptive"),
+        ({"every": 1, "burst": 2}, "a burst has at least one step and fits into `every`"),
+        ({"schedule": "logarithmic", "per_decade": 0.5}, "per_decade=0.5"),
+        ({"schedule": "adaptive", "target": 0.0}, "target=0.0"),
+        ({"schedule": "adaptive", "most": 10}, "must be from 1 on and not decrease"),
     ],
 )
 def test_configurations_that_cannot_be(change, message):

@@ -337,6 +337,43 @@ def test_record_trains_and_records(tmp_path, capsys):
             assert recording.provenance[name] == value
 
 
+def test_record_takes_other_schedules(tmp_path, capsys):
+    path = tmp_path / "run.h5"
+    small = [
+        "--dataset",
+        "digits",
+        "--architecture",
+        "linear",
+        "--n-classes",
+        "2",
+        "--steps",
+        "60",
+        "--batch-size",
+        "4",
+    ]
+    sizes = ["--train-per-class", "10", "--probe-per-class", "4", "--validation-per-class", "4", "--lr", "0.1"]
+    record = ["record", "--out", str(path), *small, *sizes]
+    assert main([*record, "--schedule", "logarithmic", "--per-decade", "4", "--float16"]) == 0
+    with Recording(path) as recording:
+        assert recording.features(recording.logits).dtype == np.float16
+        assert recording.provenance["schedule"] == "logarithmic"
+    adaptive = [*record, "--force", "--schedule", "adaptive", "--every", "5", "--most", "20"]
+    assert main([*adaptive, "--max-size", "0.2"]) == 0
+    assert path.stat().st_size <= 200_000
+    before = path.read_bytes()
+    capsys.readouterr()
+    for wrong, message in (
+        ([*record, "--force", "--max-size", "1"], "--max-size 1 needs --schedule adaptive"),
+        ([*adaptive, "--max-size", "-1"], "--max-size -1 must be positive"),
+        ([*record, "--force", "--time-budget", "2"], "time_budget=2.0: give the share of training time"),
+    ):
+        assert main(wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert path.read_bytes() == before
+
+
 class TestFailures:
     """How a fit ends; the fit itself is replaced, as it takes long."""
 
