@@ -19,7 +19,7 @@ from lesde_infer.calibration_template import Template
 from lesde_infer.concurrent_sampling import equally_many
 from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, worst
 from lesde_infer.inference import CHAINS as USERS_CHAINS
-from lesde_infer.longer_chains import lagging, wanted_draws
+from lesde_infer.longer_chains import COMMON, lagging, mixing, out_of_reach, wanted_draws
 from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import RANKED_DRAWS
 from lesde_infer.sampling import SampleRun
@@ -107,7 +107,10 @@ def fit_simulation(
         converged = r_hat <= limit and ess >= MINIMAL_ESS_OF_CHAIN * n_chains and divergences == 0
         if converged or divergences:  # more draws do not mend what diverged with the smallest steps
             break
-        behind = lagging(runs, limit, MINIMAL_ESS_OF_CHAIN * n_chains)
+        found = mixing(runs)
+        if times > COMMON and out_of_reach(found, max(LONGER) / times, MINIMAL_ESS_OF_CHAIN * n_chains):
+            break
+        behind = lagging(found, limit, MINIMAL_ESS_OF_CHAIN * n_chains)
     true_values = np.array([value[0, 0] for value in truth.values()])
     generator = np.random.default_rng([seed, number, len(samplers)])
     return Simulation(

@@ -25,7 +25,7 @@ from lesde_infer.fit_result import FORMAT, VERSION, Fit, Settings
 from lesde_infer.fitted_run import require_all_outputs
 from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_lengths import has_mixed_intervals
-from lesde_infer.longer_chains import lagging, wanted_draws
+from lesde_infer.longer_chains import COMMON, lagging, mixing, out_of_reach, wanted_draws
 from lesde_infer.momentum import DriveChoice
 from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
@@ -120,7 +120,8 @@ def fit(
     InputError
         If the recording does not support what is asked.
     ConvergenceError
-        If the posterior misses its limits even with ten times the draws (`lesde_infer.diagnostics`).
+        If the posterior misses its limits even with ten times the draws (`lesde_infer.diagnostics`), or with four times
+        as many is so far from them that ten will not do.
     """
     _check_choices(
         impact=(impact, Impact),
@@ -241,7 +242,10 @@ def _sample_until_converged(
         diagnostics = result.diagnostics()
         if diagnostics.converged or diagnostics.divergences:  # more draws do not mend what diverges with small steps
             break
-        behind = lagging(runs)
+        found = mixing(runs)
+        if times > COMMON and out_of_reach(found, max(LONGER) / times):
+            break
+        behind = lagging(found)
     return result
 
 

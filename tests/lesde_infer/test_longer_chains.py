@@ -6,7 +6,7 @@ from core_helpers import make_run
 
 from lesde_infer.assembly import assemble
 from lesde_infer.concurrent_sampling import ConcurrentSampler
-from lesde_infer.longer_chains import COMMON, lagging, wanted_draws
+from lesde_infer.longer_chains import COMMON, HOPELESS, Mixing, lagging, mixing, out_of_reach, wanted_draws
 from lesde_infer.sampling import SampleRun, evenly_spread
 from lesde_infer.statistics import compute_statistics
 
@@ -32,14 +32,15 @@ def slow(rng):
 
 def test_the_submodel_that_mixes_badly_is_found():
     rng = np.random.default_rng(0)
-    assert lagging([run_of(independent(rng)), run_of(slow(rng)), run_of(independent(rng))]) == [False, True, False]
+    runs = [run_of(independent(rng)), run_of(slow(rng)), run_of(independent(rng))]
+    assert lagging(mixing(runs)) == [False, True, False]
 
 
 def test_one_bad_coordinate_among_good_ones_is_enough():
     rng = np.random.default_rng(1)
     draws = independent(rng)
     draws[..., 1] = slow(rng)[..., 1]
-    assert lagging([run_of(independent(rng)), run_of(draws)]) == [False, True]
+    assert lagging(mixing([run_of(independent(rng)), run_of(draws)])) == [False, True]
 
 
 def test_chains_apart_lag_whatever_their_draws():
@@ -47,19 +48,32 @@ def test_chains_apart_lag_whatever_their_draws():
     apart = independent(rng)
     apart[0] += 1.0
     stuck = np.zeros((N_CHAINS, N_DRAWS, 3)) + np.arange(N_CHAINS)[:, None, None]
-    assert lagging([run_of(independent(rng)), run_of(apart), run_of(stuck)]) == [False, True, True]
+    found = mixing([run_of(independent(rng)), run_of(apart), run_of(stuck)])
+    assert lagging(found) == [False, True, True]
+    assert out_of_reach(found, 2.5)
 
 
 def test_all_run_on_where_each_meets_its_limits():
     rng = np.random.default_rng(3)
-    assert lagging([run_of(independent(rng)), run_of(independent(rng))]) == [True, True]
+    found = mixing([run_of(independent(rng)), run_of(independent(rng))])
+    assert lagging(found) == [True, True]
+    assert not out_of_reach(found, 2.5)
 
 
 def test_limits_may_be_others():
     rng = np.random.default_rng(4)
-    runs = [run_of(independent(rng)), run_of(slow(rng))]
-    assert lagging(runs, maximal_r_hat=2.0, minimal_ess=10.0) == [True, True]  # none lags: all
-    assert lagging(runs, minimal_ess=1e9) == [True, True]
+    found = mixing([run_of(independent(rng)), run_of(slow(rng))])
+    assert lagging(found, maximal_r_hat=2.0, minimal_ess=10.0) == [True, True]  # none lags: all
+    assert lagging(found, minimal_ess=1e9) == [True, True]
+
+
+def test_chains_run_on_only_where_that_may_do():
+    good, poor = Mixing(1.001, 1500.0), Mixing(1.05, 60.0)
+    assert not out_of_reach([good, poor], 2.5)  # 150 of 400 is within the error of such an estimate
+    assert out_of_reach([good, poor], 1.5)
+    assert out_of_reach([good, poor], 2.5, minimal_ess=601.0)
+    assert out_of_reach([good, Mixing(np.nan, np.nan)], 1e9)
+    assert not out_of_reach([good, Mixing(1.2, HOPELESS * 400.0 / 2.5)], 2.5)
 
 
 def test_only_those_behind_get_more_than_the_common_number():
