@@ -71,8 +71,8 @@ IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 MAXIMAL_EXPONENT = 50.0
 # Growth of class means over one interval, a hundredfold: beyond it they move in proportion to the rate. Rates being
 # exponential in u, the likelihood of I and L has cliffs without it, double exponential in u, and where an interval says
-# little of a rate trajectories run into them. (Of 8 simulations of L/gp, 7 had 69 divergent transitions in 5,600 draws;
-# with it, 6.)
+# little of a rate trajectories run into them. (Six simulations of L/gp had 57 divergent transitions in 4,800 draws,
+# and have 6 with it.)
 MAXIMAL_GROWTH = float(np.log(100.0))
 MAXIMAL_RESIDUAL_GROWTH = 2.0  # exponent, of residuals within one interval
 
