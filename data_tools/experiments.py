@@ -135,6 +135,11 @@ class ExperimentConfig:
         if self.schedule == "logarithmic":
             return LogarithmicSchedule(self.per_decade, self.burst)
         if self.schedule == "adaptive":
+            if not 1 <= self.burst <= self.every <= self.most:
+                raise InputError(
+                    f"burst={self.burst}, every={self.every} and most={self.most}: bursts of an adaptive schedule are "
+                    "from `every` to `most` steps apart, and fit into that"
+                )
             return AdaptiveSchedule(self.target, self.every, self.most, self.burst, max_bytes=self.max_bytes)
         raise InputError(f"schedule is {self.schedule!r}; choose one of {', '.join(get_args(ScheduleName))}")
 

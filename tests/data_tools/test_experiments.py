@@ -146,7 +146,7 @@ def test_existing_files_are_kept_unless_forced(path):
         ({"every": 1, "burst": 2}, "a burst has at least one step and fits into `every`"),
         ({"schedule": "logarithmic", "per_decade": 0.5}, "per_decade=0.5"),
         ({"schedule": "adaptive", "target": 0.0}, "target=0.0"),
-        ({"schedule": "adaptive", "most": 10}, "must be from 1 on and not decrease"),
+        ({"schedule": "adaptive", "most": 10}, "every=20 and most=10: bursts of an adaptive schedule"),
     ],
 )
 def test_configurations_that_cannot_be(change, message):
