@@ -101,7 +101,8 @@ def isotropic_means(
     """Move class means under impact I, h_k = m_k: exact, but for a ``pattern`` C.
 
     The mean of the class means solves m̄' = g m̄ and each contrast c_k' = (γ/K) c_k. With weights w_l = K π_l the class
-    means solve m' = (1/K) E diag(w) m, by the exponential of a K×K matrix; with a pattern the step is explicit.
+    means solve m' = (1/K) E diag(w) m, by the exponential of a K×K matrix; with a pattern the step is explicit. But for
+    that exponential, growth beyond `lesde_infer.impacts.MAXIMAL_GROWTH` is linear in the rate.
     """
     if weights is not None:
         if pattern is None:
@@ -141,6 +142,8 @@ def simplex_means(
     and integrating D_k, in which β Σ_l a_l d̂_l = β Σ_l δ_l d̂_l,
 
         Δm_k = (Δ/K) [γ ā φ₁(γΔ/K) d̂_k + (γ δ_k d̂_k + β Σ_l δ_l d̂_l) φ₁(sΔ/K)].
+
+    with φ₁ up to `lesde_infer.impacts.MAXIMAL_GROWTH`, beyond which growth is linear in the rate.
 
     With weights w_l = K π_l amplitudes a_l become w_l a_l in D_k, so that
 

@@ -339,20 +339,10 @@ def test_record_trains_and_records(tmp_path, capsys):
 
 def test_record_takes_other_schedules(tmp_path, capsys):
     path = tmp_path / "run.h5"
-    small = [
-        "--dataset",
-        "digits",
-        "--architecture",
-        "linear",
-        "--n-classes",
-        "2",
-        "--steps",
-        "60",
-        "--batch-size",
-        "4",
-    ]
-    sizes = ["--train-per-class", "10", "--probe-per-class", "4", "--validation-per-class", "4", "--lr", "0.1"]
-    record = ["record", "--out", str(path), *small, *sizes]
+    small = ["--dataset", "digits", "--architecture", "linear", "--n-classes", "2"]
+    training = ["--steps", "60", "--batch-size", "4", "--lr", "0.1"]
+    sizes = ["--train-per-class", "10", "--probe-per-class", "4", "--validation-per-class", "4"]
+    record = ["record", "--out", str(path), *small, *training, *sizes]
     assert main([*record, "--schedule", "logarithmic", "--per-decade", "4", "--float16"]) == 0
     with Recording(path) as recording:
         assert recording.features(recording.logits).dtype == np.float16
