@@ -10,7 +10,8 @@ samples may besides be pulled by their own residuals.
 
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
 contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
-contrasts of the drift has a scale of its own, apart from noise across them. In each interval between two records a
+contrasts of the drift has a scale of its own, apart from noise across them, which may lie along few directions
+(`lesde_infer.noise_directions`). In each interval between two records a
 stratum's increment is multivariate Student-t: all its components share one factor √(ν/χ²_ν).
 """
 
@@ -35,14 +36,14 @@ from lesde_infer.deviations import (
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import NoiseMemory, remember
+from lesde_infer.path_noise import NoiseAxes, noise_axes, stratified_noise, student_factors
 from lesde_infer.simulation_input import arrange_classes, check_intervals, check_samples, factor_classifiers
 
 WORKING_BYTES = 256 * 2**20
 # Arrays as large as the features or the logits of one record that a draw needs at the same time.
 WORKING_COPIES = 8
-# Of the size of class means and their drift: a contrast of drifts below it has no direction but that of rounding.
-NO_DRIFT = 1e-10
 TINY_CONTRAST = 1e-100
 
 
@@ -77,6 +78,7 @@ def simulate_records(
     noise: bool = True,
     stretched: bool = False,
     memory: NoiseMemory | None = None,
+    directions: ClassMeanNoise | None = None,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
     """Simulate the samples' features from their first record on, under each draw of the rates.
 
@@ -115,6 +117,8 @@ def simulate_records(
         individual noise to the size of the deviations (`lesde_infer.deviations.move_along_with`).
     memory
         How much of the noise of class means stays; None, and all stays.
+    directions
+        Along which directions class means are shaken; None, and along all alike.
 
     Returns
     -------
@@ -156,6 +160,7 @@ def simulate_records(
         given=jnp.asarray(given_labels),
         lengths=jnp.asarray(lengths),
         memory=None if remembered is None else jnp.asarray(remembered),
+        directions=noise_axes(directions, n_classes, first.shape[1]),
         readouts=readouts,
         records=jnp.asarray(records),
         key=jax.random.key(seed),
@@ -175,7 +180,7 @@ def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int
     """Collect what a batch of draws needs, and draw the Student-t factors of its noise."""
     names = ("global", "class", "impact", "individual")
     dof = np.stack([getattr(rates, f"{name}_dof") for name in names], axis=1)[draws]
-    factors = _student_factors(seed, draws, dof, rates.n_intervals)
+    factors = student_factors(seed, draws, dof, rates.n_intervals)
     drift = np.stack([rates.gamma, rates.global_rate], axis=1)[draws]
     scales = factors[:, :3] * np.stack([rates.global_sd, rates.class_sd, rates.impact_sd], axis=1)[draws]
     kappa, individual_sd = rates.deviation_parts
@@ -211,6 +216,7 @@ def _run_batch(
     given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     memory: Float[Array, "stratum 3 interval"] | None,
+    directions: NoiseAxes,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     key: PRNGKeyArray,
@@ -227,6 +233,7 @@ def _run_batch(
         given=given,
         lengths=lengths,
         memory=memory,
+        directions=directions,
         readouts=readouts,
         records=records,
         impact=impact,
@@ -246,6 +253,7 @@ def _run_draw(
     given: Int[Array, "sample"],
     lengths: Float[Array, "interval"],
     memory: Float[Array, "stratum 3 interval"] | None,
+    directions: NoiseAxes,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     impact: Impact,
@@ -291,9 +299,8 @@ def _run_draw(
         if noise:
             interval_key = jax.random.fold_in(key, interval)
             # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as where none moves.
-            is_split = impact != "L" and pattern is None
-            drift = moved - means if is_split else jnp.zeros_like(means)
-            class_noise, unit = _stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes)
+            drift = jnp.zeros_like(means) if impact == "L" or pattern is not None else moved - means
+            class_noise, unit = stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes, directions)
             individual_noise = split(unit, axes)
             if memory is not None:
                 class_noise, fluctuation = remember(class_noise, fluctuation, memory[:, :, interval])
@@ -321,47 +328,3 @@ def _run_draw(
 def contrast_size(means: Float[Array, "class_ feature"]) -> Float[Array, ""]:
     """Return the Frobenius norm of the contrasts between class means."""
     return jnp.linalg.norm(means - means.mean(axis=0))
-
-
-def _student_factors(
-    seed: int, draws: Int[np.ndarray, "draw"], dof: Float[np.ndarray, "draw stratum"], n_intervals: int
-) -> Float[np.ndarray, "draw stratum interval"]:
-    """Draw √(ν/χ²_ν) for each stratum and interval; 1 where ν is infinite. χ²_ν is twice a gamma variable of shape ν/2.
-
-    NumPy draws these few numbers, since the rejection sampler of JAX would take longest of all to compile.
-    """
-    gaussian = np.isinf(dof)
-    shapes = np.where(gaussian, 2.0, dof) / 2
-    gammas = np.stack(
-        [
-            np.random.default_rng([seed, draw]).standard_gamma(shape, (n_intervals, shape.size)).T
-            for draw, shape in zip(draws, shapes, strict=True)
-        ]
-    )
-    factors = np.sqrt(shapes[..., None] / np.maximum(gammas, np.finfo(np.float64).tiny))
-    return np.where(gaussian[..., None], 1.0, factors)
-
-
-def _stratified_noise(
-    key: PRNGKeyArray,
-    scales: Float[Array, "stratum"],
-    means: Float[Array, "class_ feature"],
-    drift: Float[Array, "class_ feature"],
-    classes: Classes,
-) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
-    """Draw one interval's noise of the class means (global and class strata), and that of deviations at unit scale.
-
-    Contrasts have a scale of their own along the contrast of the interval's drift, if there is any but rounding.
-    """
-    n_samples, n_classes = classes.averages.shape
-    normal = jax.random.normal(key, (means.shape[1], 1 + n_classes + n_samples))  # one call, for its time to compile
-    common, by_class, individual = normal[:, 0], normal[:, 1 : 1 + n_classes].T, normal[:, 1 + n_classes :]
-    contrasts = by_class - by_class.mean(axis=0)
-    direction = drift - drift.mean(axis=0)
-    square = jnp.sum(direction**2)
-    has_direction = square > (NO_DRIFT * (jnp.linalg.norm(means) + jnp.linalg.norm(drift))) ** 2
-    along = direction * jnp.sum(contrasts * direction) / jnp.where(has_direction, square, 1.0)
-    along = jnp.where(has_direction, along - along.mean(axis=0), 0.0)
-    deviations = individual - (individual @ classes.averages)[:, classes.groups]
-    class_noise = scales[1] * contrasts + (scales[2] - scales[1]) * along
-    return scales[0] * common + class_noise, deviations

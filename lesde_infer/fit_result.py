@@ -23,6 +23,7 @@ from lesde_infer.impacts import Elasticity, Impact
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.missing import MissingData
 from lesde_infer.momentum import Drive
+from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import NoiseMemory
 from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
 from lesde_infer.prior_sensitivity import prior_sensitivity
@@ -147,6 +148,11 @@ class Fit:
     def noise_memory(self) -> NoiseMemory:
         """How much of the noise of class means stays (`lesde_infer.noise_memory`)."""
         return NoiseMemory.from_attributes(self._constant.attrs)
+
+    @property
+    def noise_directions(self) -> ClassMeanNoise | None:
+        """Along which directions class means are shaken (`lesde_infer.noise_directions`); None: along all alike."""
+        return ClassMeanNoise.from_variables(self._constant)
 
     @property
     def n_samples(self) -> int:

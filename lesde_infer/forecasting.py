@@ -284,6 +284,7 @@ def _paths(
             classifier=classifier,
             class_frequencies=fit.settings.class_frequencies,
             memory=fit.noise_memory,
+            directions=fit.noise_directions,
             stretched=True,
         )
         in_range = (np.abs(simulated) < largest).all(axis=(1, 2, 3))

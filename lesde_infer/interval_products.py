@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lesde_infer.noise_memory import ObservedNoise
+from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.snapshots import ClassAverage, Snapshot
 from lesde_infer.within_statistics import DeviationProducts
 

@@ -33,7 +33,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.noise_dimension import LIKE_LENGTHS, EffectiveDimension, across
 
 LAGS = 31
 SPANS = np.array([2, 4, 8, 16, 32])  # m at which VR is compared
@@ -129,38 +128,7 @@ def remember(
     return moved, kept
 
 
-class ObservedNoise:
-    """Collects, in order of time, what increments of a stratum tell of its noise: dimension, and memory."""
-
-    def __init__(self) -> None:
-        self._dimension = EffectiveDimension()
-        self._classes: dict[int, _Autocovariance] = {}
-
-    def add(self, increment: Float[np.ndarray, "*shape"], direction: Float[np.ndarray, "*shape"], n_steps: int) -> None:
-        """Take in the increment of an interval of so many steps, and the direction of its drift."""
-        self._dimension.add(increment, direction, n_steps)
-        alike = round(np.log(max(n_steps, 1)) / np.log(LIKE_LENGTHS))
-        self._classes.setdefault(alike, _Autocovariance()).add(across(increment, direction), n_steps)
-
-    def dimension(self, dimension: int) -> float:
-        """Return the effective dimension (`lesde_infer.noise_dimension`)."""
-        return self._dimension.of(dimension)
-
-    def memory(self, time_per_step: float) -> Memory:
-        """Return what stays, by increments of the length of which there is most noise; time is per optimizer step."""
-        if not self._classes:
-            return Memory()
-        most = max(self._classes.values(), key=lambda own: own.variance)
-        ratios = most.variance_ratios()
-        if ratios is None:
-            return Memory()
-        share, decay = nearest_memory(ratios)
-        if share == 1.0 or decay == 0.0:
-            return Memory(share, 0.0)
-        return Memory(share, float(-most.mean_steps / np.log(decay)) * time_per_step)
-
-
-class _Autocovariance:
+class Autocovariance:
     """Sums of products of increments up to `LAGS` apart."""
 
     def __init__(self) -> None:
@@ -169,6 +137,7 @@ class _Autocovariance:
         self._count = self._steps = 0
 
     def add(self, noise: Float[np.ndarray, " entry"], n_steps: int) -> None:
+        """Take in the next increment, without its component along the impact."""
         self._sums[0] += noise @ noise
         for lag, earlier in enumerate(reversed(self._earlier), start=1):
             self._sums[lag] += noise @ earlier
@@ -178,11 +147,18 @@ class _Autocovariance:
 
     @property
     def variance(self) -> float:
+        """Sum of squares of all increments."""
         return float(self._sums[0])
 
-    @property
-    def mean_steps(self) -> float:
-        return self._steps / self._count
+    def memory(self, time_per_step: float) -> Memory:
+        """Return what stays; time is per optimizer step."""
+        ratios = self.variance_ratios()
+        if ratios is None:
+            return Memory()
+        share, decay = nearest_memory(ratios)
+        if share == 1.0 or decay == 0.0:
+            return Memory(share, 0.0)
+        return Memory(share, float(-self._steps / self._count / np.log(decay)) * time_per_step)
 
     def variance_ratios(self) -> Float[np.ndarray, " span"] | None:
         """Return VR at those of `SPANS` that the record is four times as long as; None where little is known."""

@@ -294,6 +294,7 @@ def _constant(
         for name, (data, place) in zip(strata, places, strict=True)
     ]
     data, _ = places[strata.index("contrast")]
+    directions = statistics.noise_directions if "class_noise" in strata else statistics.noise_all_around
     return xr.Dataset(
         {
             "step": ("record", statistics.steps),
@@ -316,6 +317,7 @@ def _constant(
             **{f"{found.name}_spread": ("time", found.spread.astype(float)) for found in measured.values()},
             "dimension": ("stratum", dimension),
             "noise_concentration": ("stratum", concentration),
+            **({} if directions is None else directions.to_variables()),
         },
         attrs={
             "n_features": statistics.n_features,

@@ -276,6 +276,7 @@ def _paths(
             classifier=start.classifier,
             class_frequencies=fit.settings.class_frequencies,
             memory=fit.noise_memory,
+            directions=fit.noise_directions,
         )
         in_range = (np.abs(simulated) < LARGEST_FEATURE).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

@@ -25,7 +25,9 @@ from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
-from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory, ObservedNoise
+from lesde_infer.noise_directions import ClassMeanNoise
+from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory
+from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
@@ -139,6 +141,8 @@ class Statistics:
         twice, and the interval tells nothing of what steps do.
     noise_memory : NoiseMemory
         How much of the noise of class means stays, for simulations.
+    noise_directions, noise_all_around : ClassMeanNoise or None
+        Along which directions it points, for simulations: across the impact, and all of it; None, and along all alike.
     """
 
     impact: Impact
@@ -167,6 +171,8 @@ class Statistics:
     rounding: Float[np.ndarray, " time"]
     moved: Bool[np.ndarray, " time"]
     noise_memory: NoiseMemory = ALL_STAYS
+    noise_directions: ClassMeanNoise | None = None
+    noise_all_around: ClassMeanNoise | None = None
 
     @property
     def stops(self) -> Int[np.ndarray, " time"]:
@@ -301,6 +307,8 @@ def compute_statistics(
     products = np.array([interval.impact_products for interval in intervals])
     time_per_step = float((times[-1] - times[0]) / (steps[-1] - steps[0]))
     squares, precision = np.array(mean_square), float(np.finfo(recording.features(layer).dtype).eps)
+    of_contrasts = (len(sizes) - 1) * n_features, (len(sizes), n_features)
+    mean_directions = noise[1].directions(n_features, (n_features,))
     rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
     return Statistics(
         impact=impact,
@@ -333,6 +341,8 @@ def compute_statistics(
         rounding=rounding,
         moved=np.array([interval.moved for interval in intervals]),
         noise_memory=NoiseMemory(*(own.memory(time_per_step) for own in noise)),
+        noise_directions=ClassMeanNoise(noise[0].directions(*of_contrasts), mean_directions),
+        noise_all_around=ClassMeanNoise(noise[0].all_around(*of_contrasts), mean_directions),
     )
 
 

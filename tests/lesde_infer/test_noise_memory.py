@@ -11,11 +11,11 @@ from lesde_infer.noise_memory import (
     SPANS,
     Memory,
     NoiseMemory,
-    ObservedNoise,
     nearest_memory,
     remember,
     variance_ratio,
 )
+from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.statistics import compute_statistics
 
 
