@@ -96,3 +96,18 @@ def test_architectures_are_compared_and_nothing_is_made_twice(tmp_path):
     assert run("compare_architectures.py", "--short", "--jobs", 1, *folders).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == made
     assert "two or more" in run("compare_architectures.py", "--architectures", "mlp").stderr
+
+
+@pytest.mark.slow
+def test_the_transition_on_digits_is_looked_for_and_nothing_is_made_twice(tmp_path):
+    folders = ["--work", tmp_path / "work", "--results", tmp_path / "results"]
+    done = run("digits_transition.py", "--short", "--jobs", 1, *folders)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "results" / "digits_transition.md").read_text()
+    assert "these numbers mean nothing" in page
+    assert page.count("| 3 | 0.667 | ") == 1
+    assert (tmp_path / "results" / "digits_transition.png").stat().st_size > 10_000
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    assert run("digits_transition.py", "--short", "--jobs", 1, *folders).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == made
+    assert "from 2 to 10" in run("digits_transition.py", "--classes", 11).stderr
