@@ -174,7 +174,7 @@ def main() -> None:
             name: [arguments.work / f"{run.name}.h5" for run in runs if run.architecture == name]
             for name in architectures
         },
-        fit_run=lambda path: li.load(path.with_suffix(".nc")),
+        fit_run=lambda path, _: li.load(path.with_suffix(".nc")),
     )
     arguments.results.mkdir(parents=True, exist_ok=True)
     target = arguments.results / f"architectures-{arguments.dataset}.md"

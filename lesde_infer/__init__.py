@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data_tools.errors import InputError
     from lesde_infer.comparison import Comparison, compare
+    from lesde_infer.comparison_report import write_comparison_report
     from lesde_infer.feature_geometry import Geometry, geometry
     from lesde_infer.fit_result import Fit, load
     from lesde_infer.forecast_result import Forecast
@@ -52,6 +53,7 @@ __all__ = [
     "geometry",
     "load",
     "simulate",
+    "write_comparison_report",
     "write_report",
 ]
 
@@ -84,6 +86,7 @@ _HOMES = {
     "geometry": "lesde_infer.feature_geometry",
     "load": "lesde_infer.fit_result",
     "simulate": "lesde_infer.simulation",
+    "write_comparison_report": "lesde_infer.comparison_report",
     "write_report": "lesde_infer.report",
 }
 

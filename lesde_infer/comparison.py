@@ -11,13 +11,15 @@ equivalent). 25 % is what a fit may be off: posteriors of γ lay between 0.8 and
 live networks (benchmarks/results/measured_truth.md). Where it is not settled, the number of further runs of each that
 would settle it is given, if means and chance from run to run are what they seem.
 
+How well the impact itself explains the runs is said beside where rivals are named (`lesde_infer.model_adequacy`).
+
 benchmarks/comparison.py measures how often equal architectures are called different, and unequal ones told apart.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.comparability import RunFacts, check_comparable
 from lesde_infer.fit_result import Fit, load
+from lesde_infer.impacts import Impact
 from lesde_infer.meta_analysis import GroupPosterior, Route, Scale, joint, moments, two_stage
+from lesde_infer.model_adequacy import Adequacy, judge_rivals
 from lesde_infer.plain_values import plain
 from lesde_infer.run_summary import (
     GAMMAS,
@@ -131,6 +135,8 @@ class Comparison:
         What to keep in mind.
     route : str
         How runs were put together.
+    adequacy : dict of list of Adequacy
+        By architecture, how much better the impact compared explains its runs than rivals that were asked for.
     """
 
     quantities: dict[str, Quantity]
@@ -140,6 +146,7 @@ class Comparison:
     loss_level: float | None
     remarks: list[str]
     route: Route
+    adequacy: dict[str, list[Adequacy]] = field(default_factory=dict)
 
     def interval(self, architecture: str, quantity: str) -> dict[str, float]:
         """Return median, and 5 % and 95 % quantiles, of an architecture's mean, in the unit of the quantity."""
@@ -164,6 +171,7 @@ class Comparison:
                     "within_run_sd": posterior.error,
                 }
             own["runs"] = [_run_to_json(run) for run in self.runs[name]]
+            own["adequacy"] = [found.to_json() for found in self.adequacy.get(name, [])]
             architectures[name] = own
         return {
             "architectures": architectures,
@@ -183,7 +191,8 @@ def compare(
     route: Route = "two-stage",
     allow_different_data: bool = False,
     seed: int = 0,
-    fit_run: Callable[[Path], Fit] | None = None,
+    rivals: Sequence[Impact] = (),
+    fit_run: Callable[[Path, Impact], Fit] | None = None,
     **fit_options: Any,
 ) -> Comparison:
     """Compare architectures, of each of which there are one or more runs.
@@ -201,8 +210,10 @@ def compare(
         Compare in spite of different probe sets or label noise.
     seed : int
         Fixes all that is random.
+    rivals : sequence of str
+        Impacts under which recordings are fitted as well, to see how much worse these explain them.
     fit_run : callable, optional
-        Fits a recording in place of `lesde_infer.fit`, for instance to keep the fits.
+        Fits a recording under an impact in place of `lesde_infer.fit`, for instance to keep the fits.
     **fit_options
         Of `lesde_infer.fit`, such as ``impact`` and ``layer``.
 
@@ -220,13 +231,16 @@ def compare(
         raise InputError("give two architectures or more, as NAME=FILE,FILE…")
     if loss is not None and not (np.isfinite(loss) and loss > 0):
         raise InputError(f"loss is {loss}; give a positive number of nats")
-    make = fit_run or (lambda path: fit(path, seed=seed, **fit_options))
+    impact: Impact = fit_options.pop("impact", "R")
+    make = fit_run or (lambda path, of_impact: fit(path, impact=of_impact, seed=seed, **fit_options))
     fitted: list[tuple[str, Path, Fit, Path | None]] = []
     for name, sources in architectures.items():
         if not sources:
             raise InputError(f"{name}: no runs; give one recording or more")
-        fitted += [(name, *_fit_of(source, make)) for source in sources]
-    return compare_fits(fitted, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed)
+        fitted += [(name, *_fit_of(source, lambda path: make(path, impact))) for source in sources]
+    found = compare_fits(fitted, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed)
+    adequacy, remarks = judge_rivals(fitted, [rival for rival in rivals if rival != impact], make)
+    return replace(found, adequacy=adequacy, remarks=[*found.remarks, *remarks])
 
 
 def _fit_of(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, Path | None]:

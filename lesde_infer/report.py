@@ -1,41 +1,27 @@
 """One self-contained web page on one or several fits: question, answer, evidence, doubts, provenance.
 
-The page loads nothing from anywhere (its content security policy forbids it), runs no script, reads well on a phone, in
-dark mode, on paper and aloud, and is the same, byte for byte, for the same fits. Everything that comes from a recording
-is escaped. A fit that did not converge is named and refused: none of its posterior's numbers are shown.
+See `lesde_infer.page`. A fit that did not converge is named and refused: none of its posterior's numbers are shown.
 """
 
-import base64
 import dataclasses
-import io
-import math
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from data_tools.errors import InputError
-from data_tools.new_file import refuse_existing, written_whole
+from data_tools.new_file import refuse_existing
 from lesde_infer import plots
-from lesde_infer.verdict import say_probability
+from lesde_infer.page import Image, draw, encode, format_number, write_page
 
 if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
     from lesde_infer.predictive import Check
 
 DEFAULT_QUESTION = "Is this network locally elastic, and will its features separate?"
-PACKAGES = ("lesde-infer", "numpyro", "jax", "numpy", "scipy", "scikit-learn", "arviz-stats", "matplotlib")
-
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -54,13 +40,6 @@ class ReportEntry:
     name: str
     fit: "Fit"
     check: "Check | None" = None
-
-
-@dataclass(frozen=True)
-class _Image:
-    uri: str
-    alt: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -89,9 +68,9 @@ class _Section:
     verdict: Any | None
     check: Any | None
     metric_rows: Sequence[_MetricRow]
-    evidence: Sequence[_Image]
-    metric_images: Sequence[_Image]
-    doubt_images: Sequence[_Image]
+    evidence: Sequence[Image]
+    metric_images: Sequence[Image]
+    doubt_images: Sequence[Image]
 
 
 def write_report(
@@ -139,51 +118,15 @@ def write_report(
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(f"two fits of the report are both called {repeated[0]!r}; give each a name of its own")
-    page = _environment().get_template("report.html.j2")
-    html = page.render(
+    return write_page(
+        path,
+        "report.html.j2",
+        force=force,
         title=title,
         question=question or DEFAULT_QUESTION,
         command=command,
         sections=[_section(entry, f"run-{number}") for number, entry in enumerate(entries, start=1)],
-        versions=_versions(),
     )
-    with written_whole(path, force) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
-
-
-def format_number(value: float) -> str:
-    """Write a number to three significant digits, as prose does: 0.0123, 12,300, 4.56×10⁻⁷, not defined."""
-    if not math.isfinite(value):
-        return "not defined" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    mantissa, exponent = f"{abs(value):.2e}".split("e")
-    sign, power = "−" if value < 0 else "", int(exponent)
-    if value == 0:
-        return "0"
-    if -4 < power < 6:
-        return f"{sign}{float(f'{abs(value):.2e}'):,.{max(0, 2 - power)}f}"
-    return f"{sign}{mantissa}×10{str(power).translate(_SUPERSCRIPTS)}"
-
-
-format_probability = partial(say_probability, decimals=3)
-"""Write a probability as tables do, to three decimals."""
-
-
-def format_interval(interval: Any) -> str:
-    """Write a mean with its central 90 % interval."""
-    return f"{format_number(interval.mean)} ({format_number(interval.q05)} to {format_number(interval.q95)})"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lesde_infer"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=format_number, probability=format_probability, interval=format_interval)
-    return environment
 
 
 def _section(entry: ReportEntry, anchor: str) -> _Section:
@@ -206,10 +149,10 @@ def _section(entry: ReportEntry, anchor: str) -> _Section:
     )
 
 
-def _evidence(entry: ReportEntry) -> list[_Image]:
+def _evidence(entry: ReportEntry) -> list[Image]:
     gamma = entry.fit.posterior["gamma"].median(["chain", "draw"]).to_numpy()
     images = [
-        _draw(
+        draw(
             lambda axes: plots.plot_elasticity(entry.fit, axes),
             alt=f"Curves of the separation rate γ and of α and β against optimizer steps. The median of γ is "
             f"{format_number(gamma[0])} at the first step shown and {format_number(gamma[-1])} at the last.",
@@ -221,7 +164,7 @@ def _evidence(entry: ReportEntry) -> list[_Image]:
         means = plots.plot_class_means(entry.check)
         plots.figure_of(means).set_size_inches(6.2, 3.3)
         images.append(
-            _encode(
+            encode(
                 plots.figure_of(means),
                 alt=f"Paths of {np.shape(entry.check.class_means_observed)[1]} class means, observed and predicted.",
                 caption="Paths of the class means relative to their centre, in the plane where the observed final ones "
@@ -231,12 +174,12 @@ def _evidence(entry: ReportEntry) -> list[_Image]:
     return images
 
 
-def _metric_images(check: "Check") -> list[_Image]:
+def _metric_images(check: "Check") -> list[Image]:
     images = []
     for row, metric in zip(_metric_rows(check), check.predicted, strict=True):
         where = "inside" if row.inside else "outside"
         images.append(
-            _draw(
+            draw(
                 partial(plots.plot_predicted_against_observed, check, metric),
                 alt=f"{row.label} against optimizer steps. At the last step it was observed as "
                 f"{format_number(row.observed)}, {where} the predicted 90 % band "
@@ -248,14 +191,14 @@ def _metric_images(check: "Check") -> list[_Image]:
     return images
 
 
-def _doubt_images(fit: "Fit") -> list[_Image]:
+def _doubt_images(fit: "Fit") -> list[Image]:
     images = [
-        _draw(
+        draw(
             lambda axes: plots.plot_noise_scales(fit, axes),
             alt="Noise scales of the strata against optimizer steps.",
             caption="Noise shared by all classes, shared by a class, and of individual samples.",
         ),
-        _encode(
+        encode(
             plots.figure_of(plots.plot_trace_rank(fit)),
             alt="Traces of the chains, and histograms of the ranks of their draws.",
             caption="Chains that agree give flat rank histograms within the grey band.",
@@ -263,7 +206,7 @@ def _doubt_images(fit: "Fit") -> list[_Image]:
     ]
     if "energy" in fit.data["sample_stats"]:
         images.append(
-            _draw(
+            draw(
                 lambda axes: plots.plot_energy(fit, axes),
                 alt="Distribution of the energy and of its changes from draw to draw.",
                 caption="Energy of the sampler: the two distributions should be about equally wide.",
@@ -290,31 +233,3 @@ def _metric_rows(check: "Check") -> list[_MetricRow]:
             )
         )
     return rows
-
-
-def _draw(plot: Callable[[Axes], object], *, alt: str, caption: str, size: tuple[float, float] = (5.6, 3.4)) -> _Image:
-    # Margins in inches that hold two lines of a label: a constrained layout would draw each picture twice.
-    left, bottom, right, top = 1.0, 0.55, 0.12, 0.12
-    figure = Figure(figsize=size)
-    figure.subplots_adjust(left / size[0], bottom / size[1], 1 - right / size[0], 1 - top / size[1])
-    plot(figure.add_subplot())
-    return _encode(figure, alt=alt, caption=caption)
-
-
-def _encode(figure: Figure, *, alt: str, caption: str) -> _Image:
-    buffer = io.BytesIO()
-    # A fixed salt and no date: the same fit gives the same page. Letters as paths: no font is needed to show it.
-    with mpl.rc_context({"svg.hashsalt": "lesde", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return _Image(uri=f"data:image/svg+xml;base64,{encoded}", alt=alt, caption=caption)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions

@@ -1,6 +1,7 @@
 """``lesde compare``: whether one architecture is more elastic than another, or that is the chance of seeds."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,12 +15,14 @@ from lesde_infer.cli.options import (
     ElasticityOption,
     ForceOption,
     GroupOption,
+    Impact,
     ImpactOption,
     JsonOption,
     LayerOption,
     SeedOption,
     TimeOption,
     UntilOption,
+    choices,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 
@@ -65,6 +68,15 @@ def compare(
     out_dir: Annotated[
         Path | None, typer.Option(help="Keep fits in this folder, and use those that are there.")
     ] = None,
+    rivals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I,L", help="Impacts under which runs are fitted as well, to see whether they explain more."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Write the comparison up as one self-contained page.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw runs and means of all quantities.")] = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -81,7 +93,8 @@ def compare(
     for path in inputs:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give recordings, or fits made by `lesde fit --out`")
-    check_outputs([json, plot], inputs=inputs, force=force)
+    check_outputs([json, plot, report], inputs=inputs, force=force)
+    others = [] if rivals is None else choices("--rivals", rivals, Impact)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
     from lesde_infer.comparison import compare as run_compare
@@ -90,7 +103,6 @@ def compare(
     recordings = [path for path in inputs if path.suffix != ".nc"]
     kept = {} if out_dir is None else _targets(runs, out_dir)
     options: dict[str, Any] = {
-        "impact": impact,
         "elasticity": elasticity,
         "curve": curve,
         "group": group,
@@ -100,21 +112,31 @@ def compare(
     done = 0
     with progress_bars() as show:
 
-        def fit_run(path: Path) -> "Fit":
+        def fit_run(path: Path, of_impact: Impact) -> "Fit":
             nonlocal done
             if show is not None:
-                show("runs", done, len(recordings))
+                show("fits", done, len(recordings) * (1 + len(set(others) - {impact})))
             done += 1
+            asked = {**options, "impact": of_impact, "seed": seed}
             target = kept.get(path)
+            if target is not None and of_impact != impact:
+                target = target.with_name(f"{target.stem}-{of_impact}.nc")
             if target is not None and target.exists() and not force:
-                return _read(target, path, {**options, "seed": seed} | ({} if layer is None else {"layer": layer}))
-            fitted = run_fit(path, layer=layer, drive=drive, seed=seed, progress=prefixed(show, path.stem), **options)
+                return _read(target, path, asked | ({} if layer is None else {"layer": layer}))
+            fitted = run_fit(path, layer=layer, drive=drive, progress=prefixed(show, path.stem), **asked)
             if target is not None:
                 fitted.save(target, force=force)
             return fitted
 
         result = run_compare(
-            runs, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed, fit_run=fit_run
+            runs,
+            loss=loss,
+            route=route,
+            allow_different_data=allow_different_data,
+            seed=seed,
+            rivals=others,
+            fit_run=fit_run,
+            impact=impact,
         )
     for remark in result.remarks:
         note(remark)
@@ -126,6 +148,16 @@ def compare(
         figure = plot_comparison(result)
         with written_whole(plot, force) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
+    if report is not None:
+        from lesde_infer.comparison_report import write_comparison_report
+
+        write_comparison_report(
+            report,
+            result,
+            command=shlex.join(["lesde", "compare", *architectures, "--report", str(report)]),
+            settings={**options, "impact": impact, "layer": layer, "drive": drive, "seed": seed},
+            force=force,
+        )
     write_json({**result.to_json(), "seed": seed}, json, force=force)
 
 
@@ -230,3 +262,9 @@ def show_comparison(result: "Comparison", console: "Console") -> None:
             "–" if further == 0 else "> 1000" if further is None else f"{further} of each",
         )
     console.print(table)
+    for name, adequacies in result.adequacy.items():
+        for found in adequacies:
+            console.print(
+                f"{name}: ELPD of class means under {found.impact} less that under {found.rival}: "
+                f"{found.difference:.3f} ± {found.error:.3f} nats an interval ({found.n_runs} runs)"
+            )

@@ -4,7 +4,7 @@ The choices repeat those of the library, whose modules are too slow to import fo
 tests/lesde_infer/test_cli.py holds the two together.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import typer
 
@@ -73,3 +73,19 @@ def numbers(option: str, given: str) -> list[float]:
         return [float(part) for part in given.split(",")]
     except ValueError as error:
         raise InputError(f"{option}: '{given}' is no list of numbers with commas, such as 0.5,0.3,0.2") from error
+
+
+def choices(option: str, given: str, allowed: Any) -> list[Any]:
+    """Return the choices named in a list with commas, in its order and each once.
+
+    Raises
+    ------
+    InputError
+        If one is unknown.
+    """
+    names = [name.strip() for name in given.split(",")]
+    known = get_args(allowed)
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: '{name}' is unknown; choose of {', '.join(known)}, with commas between them")
+    return list(dict.fromkeys(names))

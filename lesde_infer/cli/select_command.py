@@ -2,7 +2,7 @@
 
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from lesde_infer.cli.options import (
     LayerOption,
     SeedOption,
     UntilOption,
+    choices,
 )
 from lesde_infer.cli.output_files import check_outputs, write_json
 
@@ -69,9 +70,9 @@ def select(
     check_outputs([json], inputs=[file], force=force)
     combinations = list(
         product(
-            _choices("--impact", impact, Impact),
-            _choices("--elasticity", elasticity, Elasticity),
-            _choices("--curve", curve, Curve),
+            choices("--impact", impact, Impact),
+            choices("--elasticity", elasticity, Elasticity),
+            choices("--curve", curve, Curve),
         )
     )
     from lesde_infer.inference import ConvergenceError
@@ -158,13 +159,3 @@ def show_comparison(comparison: "DriftComparison", console: "Console") -> None:
 def _behind(own: "xr.Dataset") -> str:
     difference, error = float(own["difference"]), float(own["difference_se"])
     return "–" if difference == 0.0 else f"{difference:.1f} ± {error:.1f}"
-
-
-def _choices(option: str, given: str, allowed: Any) -> list[Any]:
-    """Return the choices named in a list with commas, in its order and each once."""
-    names = [name.strip() for name in given.split(",")]
-    known = get_args(allowed)
-    for name in names:
-        if name not in known:
-            raise InputError(f"{option}: '{name}' is unknown; choose of {', '.join(known)}, with commas between them")
-    return list(dict.fromkeys(names))

@@ -12,8 +12,13 @@ CHAINS, DRAWS, INTERVALS, EVERY = 2, 500, 50, 20
 REFERENCE = 0.01
 
 
-def made_up_fit(gamma, *, sd=0.1, prior_sd=3.0, tail=0.5, loss=None, seed=0, probe="a", recording="run.h5", **settings):
-    """Return a fit whose γ has draws REFERENCE · sinh(u), u ~ N(asinh(γ/REFERENCE), sd²), the same u all along."""
+def made_up_fit(
+    gamma, *, sd=0.1, prior_sd=3.0, tail=0.5, loss=None, seed=0, probe="a", recording="run.h5", density=None, **settings
+):
+    """Return a fit whose γ has draws REFERENCE · sinh(u), u ~ N(asinh(γ/REFERENCE), sd²), the same u all along.
+
+    With ``density``, the log density of the contrasts' increment in each interval under every draw, it has an ELPD.
+    """
     rng = np.random.default_rng(seed)
     curve = np.broadcast_to(gamma, (INTERVALS,))
     shift = sd * rng.normal(size=(CHAINS, DRAWS, 1))
@@ -41,12 +46,24 @@ def made_up_fit(gamma, *, sd=0.1, prior_sd=3.0, tail=0.5, loss=None, seed=0, pro
             ),
             "constant_data": xr.Dataset(constant, time, {"n_features": 3, "gamma_sampling_error": 0.0}),
             "prior_widths": xr.Dataset({"gamma": ("time", np.full(INTERVALS, prior_sd))}, time),
+            **({} if density is None else _densities(density, time)),
         }
     )
     tree["prior_widths"].attrs["gamma_reference"] = REFERENCE
     provenance = {"recording": recording} | ({} if probe is None else {"recording.probe_sha256": probe})
     tree.attrs.update(settings=json.dumps(chosen), provenance=json.dumps(provenance), time_unit="steps")
     return Fit(tree)
+
+
+def _densities(density, time):
+    shape = ("chain", "draw", "time")
+    flat = np.zeros((CHAINS, DRAWS, INTERVALS))
+    strata = {"contrast": flat + density, "shared": flat, "growth": flat, "individual": flat}
+    movement = {"contrast_increment_square": ("time", np.arange(1.0, INTERVALS + 1.0))}
+    return {
+        "log_likelihood": xr.Dataset({name: (shape, values) for name, values in strata.items()}, time),
+        "observed_data": xr.Dataset(movement, time),
+    }
 
 
 def separating_recording(path, separates_at, *, seed=0, wrong=0.0, loss=None):

@@ -220,6 +220,19 @@ def test_the_picture_shows_runs_and_means(kept_fits, tmp_path):
     assert len(ends.containers) == 10  # a point with its error for each run
 
 
+def test_the_command_writes_it_up_as_a_page(kept_fits, tmp_path, capsys):
+    target = tmp_path / "page.html"
+    assert main(["compare", *arguments_of(kept_fits), "--report", str(target), "--rivals", "I"]) == 0
+    assert "impact I is not tried, which takes the recording" in capsys.readouterr().err
+    text = target.read_text(encoding="utf-8")
+    assert "steep greater" in text
+    assert "impact I is not tried" in text
+    assert main(["compare", *arguments_of(kept_fits), "--report", str(target)]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["compare", *arguments_of(kept_fits), "--rivals", "I,Q"]) == 2
+    assert "--rivals: 'Q' is unknown" in capsys.readouterr().err
+
+
 def test_the_command_names_files_that_are_not_there(kept_fits, capsys):
     assert main(["compare", *arguments_of(kept_fits)[:1], "other=nowhere.h5"]) == 2
     assert "nowhere.h5: no such file" in capsys.readouterr().err

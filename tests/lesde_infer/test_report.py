@@ -1,53 +1,15 @@
 """The report: refuses what it must, escapes what is hostile, loads nothing, and opens in a browser."""
 
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from matplotlib.image import imread
 from report_fakes import FakeSettings, make_check, make_fit
+from report_page import CHROMIUM, HOSTILE, Page, opens_without_complaint
 
 from data_tools.errors import InputError
-from lesde_infer.report import (
-    DEFAULT_QUESTION,
-    ReportEntry,
-    format_interval,
-    format_number,
-    format_probability,
-    write_report,
-)
-
-CHROMIUM = shutil.which("chromium")
-HOSTILE = "<script>alert('x')</script>&\"><img src=http://example.org/x>"
-
-
-class Page(HTMLParser):
-    """Tags and visible text of a page."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.text, self._open = [], "", []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "style":
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        if self._open and self._open[-1] == tag:
-            self._open.pop()
-
-    def handle_data(self, data):
-        if not self._open:
-            self.text += data
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
+from lesde_infer.page import format_interval, format_number, format_probability
+from lesde_infer.report import DEFAULT_QUESTION, ReportEntry, write_report
 
 
 @pytest.fixture(scope="module")
@@ -222,31 +184,4 @@ def test_probabilities_never_claim_certainty(value, text):
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_opens_in_a_browser_without_complaint(report, tmp_path, width):
-    picture = tmp_path / "page.png"
-    result = subprocess.run(
-        [
-            str(CHROMIUM),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            "--v=0",
-            f"--window-size={width},3000",
-            f"--screenshot={picture}",
-            report.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in result.stderr
-    pixels = imread(picture)
-    assert pixels.shape[:2] == (3000, width)
-    assert 0.02 < np.mean(np.any(pixels[:, :, :3] < 0.6, axis=2)) < 0.5  # dark ink on a light page
+    opens_without_complaint(report, tmp_path, width)
