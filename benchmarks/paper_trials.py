@@ -10,6 +10,8 @@ initial weights and an order of samples of its own, and both are kept: logits of
 - **probe, 5**: the probe's means over five trials, as in `make paper` (median and spread over disjoint fives),
 - **probe, all**: the probe's means over all trials,
 - **trained on**: means of the samples trained on, over all trials, as in the paper,
+- **trained on, their formula**: the same with the projections of the published code, which are written out for K = 3
+  and leave the spread of the third class out (`lesde_infer.moments`),
 
 with 90 % intervals over resampled trials.
 
@@ -104,6 +106,17 @@ def index_of_alpha(means: Float[np.ndarray, "record class_ logit"], steps: Int[n
     return tail_index(integrals(means, "L", ROUNDING).A, steps).value
 
 
+def index_by_their_formula(means: Float[np.ndarray, "record class_ logit"], steps: Int[np.ndarray, " record"]) -> float:
+    """Return the tail index of α with the projections of the published code."""
+    flat = means.reshape(len(means), -1)
+    off_diagonal = flat.sum(axis=1) - flat[:, [0, 4, 8]].sum(axis=1)
+    along = (flat[:, [0, 4]].sum(axis=1) - flat[:, [6, 7]].sum(axis=1) - off_diagonal) / 2.0
+    rest = flat - np.outer(along / 2.0, (np.eye(N_CLASSES) - 1.0 / N_CLASSES).ravel())
+    spread = rest @ np.array([2.0, -1.0, -1.0, -1.0, 2.0, -1.0, 0.0, 0.0, 0.0]) / 3.0
+    grown = [N_CLASSES * np.log(np.abs(part / part[0])) for part in (along, spread)]
+    return tail_index((grown[0] + (N_CLASSES - 1) * grown[1]) / N_CLASSES, steps).value
+
+
 def resampled(n_trials: int, seed: int) -> list[Int[np.ndarray, " trial"]]:
     """Return trials drawn with replacement, many times."""
     rng = np.random.default_rng(seed)
@@ -126,6 +139,7 @@ def carry_out(noise: float, n_trials: int, n_steps: int, seed: int) -> dict[str,
     draws = resampled(n_trials, seed)
     by_probe = [index_of_alpha(probe[drawn].mean(axis=0), records) for drawn in draws]
     by_sample = [index_of_alpha(means_trained_on(logits, labels, drawn), steps) for drawn in draws]
+    by_formula = [index_by_their_formula(means_trained_on(logits, labels, drawn), steps) for drawn in draws]
     everyone = np.arange(n_trials)
     return {
         "probe, 5": [float(np.nanmedian(fives)), *np.nanquantile(fives, [0.05, 0.95]).tolist()],
@@ -133,6 +147,10 @@ def carry_out(noise: float, n_trials: int, n_steps: int, seed: int) -> dict[str,
         "trained on": [
             index_of_alpha(means_trained_on(logits, labels, everyone), steps),
             *np.nanquantile(by_sample, [0.05, 0.95]).tolist(),
+        ],
+        "trained on, their formula": [
+            index_by_their_formula(means_trained_on(logits, labels, everyone), steps),
+            *np.nanquantile(by_formula, [0.05, 0.95]).tolist(),
         ],
         "size of contrasts at the start": {
             name: float(np.linalg.norm(means - means.mean(axis=0)))

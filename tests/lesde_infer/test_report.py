@@ -42,7 +42,7 @@ def test_question_answer_evidence_doubts_and_provenance_are_there(page, entries)
         "locally elastic, and its classes separate",
         "β is its prior here.",
         "beta not identified",
-        "tends to be predicted too small",
+        "is predicted loosely",
         "lesde report lenet.nc",
         "ab" * 32,
         "homogeneous",
