@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lesde_infer.comparison_report import write_comparison_report
     from lesde_infer.feature_geometry import Geometry, geometry
     from lesde_infer.fit_result import Fit, load
+    from lesde_infer.fleet import Fleet, FleetRun, fit_many
     from lesde_infer.forecast_result import Forecast
     from lesde_infer.forecasting import forecast
     from lesde_infer.inference import ConvergenceError, fit
@@ -31,6 +32,8 @@ __all__ = [
     "ConvergenceError",
     "DriftComparison",
     "Fit",
+    "Fleet",
+    "FleetRun",
     "Forecast",
     "Geometry",
     "InputError",
@@ -49,6 +52,7 @@ __all__ = [
     "estimate_moments",
     "expected_log_predictive_density",
     "fit",
+    "fit_many",
     "forecast",
     "geometry",
     "load",
@@ -65,6 +69,8 @@ _HOMES = {
     "ConvergenceError": "lesde_infer.inference",
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
+    "Fleet": "lesde_infer.fleet",
+    "FleetRun": "lesde_infer.fleet",
     "Forecast": "lesde_infer.forecast_result",
     "Geometry": "lesde_infer.feature_geometry",
     "InputError": "data_tools.errors",
@@ -82,6 +88,7 @@ _HOMES = {
     "estimate_moments": "lesde_infer.moments",
     "expected_log_predictive_density": "lesde_infer.predictive_density",
     "fit": "lesde_infer.inference",
+    "fit_many": "lesde_infer.fleet",
     "forecast": "lesde_infer.forecasting",
     "geometry": "lesde_infer.feature_geometry",
     "load": "lesde_infer.fit_result",

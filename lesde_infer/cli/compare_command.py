@@ -99,6 +99,7 @@ def compare(
         out_dir.mkdir(parents=True, exist_ok=True)
     from lesde_infer.comparison import compare as run_compare
     from lesde_infer.inference import fit as run_fit
+    from lesde_infer.kept_fits import kept_fit
 
     recordings = [path for path in inputs if path.suffix != ".nc"]
     kept = {} if out_dir is None else _targets(runs, out_dir)
@@ -122,7 +123,7 @@ def compare(
             if target is not None and of_impact != impact:
                 target = target.with_name(f"{target.stem}-{of_impact}.nc")
             if target is not None and target.exists() and not force:
-                return _read(target, path, asked | ({} if layer is None else {"layer": layer}))
+                return kept_fit(target, path, asked | ({} if layer is None else {"layer": layer}))
             fitted = run_fit(path, layer=layer, drive=drive, progress=prefixed(show, path.stem), **asked)
             if target is not None:
                 fitted.save(target, force=force)
@@ -199,22 +200,6 @@ def _targets(runs: dict[str, list[Path]], folder: Path) -> dict[Path, Path]:
                 raise InputError(f"{path}: another run of {name} has this name; rename one, or leave --out-dir out")
             targets[path] = target
     return targets
-
-
-def _read(target: Path, source: Path, asked: dict[str, Any]) -> "Fit":
-    """Read a fit that was kept, and see that it is the one that would be made."""
-    from lesde_infer.fit_result import load
-
-    kept = load(target)
-    if kept.provenance.get("recording_bytes") != str(source.stat().st_size):
-        raise InputError(f"{target}: a fit of another recording than {source}; name another --out-dir, or --force")
-    for name, value in asked.items():
-        if getattr(kept.settings, name) != value:
-            raise InputError(
-                f"{target}: was fitted with {name} {getattr(kept.settings, name)}, not {value}; name another --out-dir "
-                "or say --force"
-            )
-    return kept
 
 
 def show_comparison(result: "Comparison", console: "Console") -> None:

@@ -8,6 +8,7 @@ import typer
 
 from data_tools.errors import InputError
 from lesde_infer.cli.console import note, plain_table, progress_bars, results_console, short_number
+from lesde_infer.cli.fleet_table import fit_fleet
 from lesde_infer.cli.moments_command import moments_beside_posterior, show_beside_posterior
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
@@ -53,7 +54,9 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recording.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Recordings, or with --out-dir folders of recordings.")
+    ],
     layer: LayerOption = None,
     impact: ImpactOption = "R",
     elasticity: ElasticityOption = "homogeneous",
@@ -68,31 +71,47 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
     ] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(help="Fit many recordings, and keep posteriors in this folder; those that are there are taken."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="With --out-dir: recordings fitted at a time.")] = 1,
     json: JsonOption = None,
     allow_unconverged: AllowUnconvergedOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Infer elasticity, and whether features separate."""
+    """Infer elasticity, and whether features separate.
+
+    With --out-dir, of many runs: what fails is named and the rest goes on, and what was fitted is not fitted again.
+    Exit code 1 means then that some run has no fit, 2 that none has.
+    """
+    options: dict[str, Any] = {
+        "layer": layer,
+        "impact": impact,
+        "elasticity": elasticity,
+        "curve": curve,
+        "group": group,
+        "within": within,
+        "until": until,
+        "class_frequencies": None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
+        "time": time,
+        "drive": drive,
+        "seed": seed,
+        "allow_unconverged": allow_unconverged,
+    }
+    if out_dir is not None:
+        if out is not None:
+            raise InputError("--out is for one recording; with --out-dir fits are called like their recordings")
+        fit_fleet(files, out_dir, options, workers=workers, json=json, force=force)
+        return
+    if len(files) > 1 or files[0].is_dir():
+        raise InputError(f"{len(files)} recordings or a folder: say with --out-dir where their fits are to be kept")
+    file = files[0]
     check_outputs([out, json], inputs=[file], force=force)
     from lesde_infer.inference import fit as run_fit
 
     with progress_bars() as show:
-        result = run_fit(
-            file,
-            layer=layer,
-            impact=impact,
-            elasticity=elasticity,
-            curve=curve,
-            group=group,
-            within=within,
-            until=until,
-            class_frequencies=None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
-            time=time,
-            drive=drive,
-            seed=seed,
-            allow_unconverged=allow_unconverged,
-            progress=show,
-        )
+        result = run_fit(file, progress=show, **options)
     if out is not None:
         result.save(out, force=force)
     summary = result.to_json()
