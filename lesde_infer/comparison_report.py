@@ -13,7 +13,8 @@ from lesde_infer.page import Image, encode, format_number, write_page
 from lesde_infer.plots_comparison import LABELS, plot_comparison
 
 if TYPE_CHECKING:
-    from lesde_infer.comparison import Comparison, Contrast
+    from lesde_infer.comparison import Comparison
+    from lesde_infer.contrasts import Contrast
 
 DEFAULT_QUESTION = "Is one architecture more locally elastic than another, beyond the chance of seeds?"
 SCALES = {"asinh": "asinh", "log": "logarithm", "linear": "as it is"}

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -31,6 +31,9 @@ from lesde_infer.replication import replicated_rates
 from lesde_infer.snapshots import Grouping
 from lesde_infer.time_axis import TimeChoice
 from lesde_infer.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT, VERSION = "lesde-fit", 1
 SHOWN_SETTINGS = ("layer", "impact", "elasticity", "curve", "group", "within", "seed")
@@ -229,15 +232,6 @@ class Fit:
     def to_json(self) -> dict[str, Any]:
         """Return the machine-readable result (DESIGN section 6): plain numbers, strings and lists."""
         diagnostics, verdict, settings = self.diagnostics(), self.verdict(), self.settings
-        step = np.interp(self.posterior["time"].to_numpy(), self.times, self.steps)
-        curves: dict[str, Any] = {"step": step.tolist()}
-        for name in ("gamma", "gamma_kernel", "alpha", "beta", "kappa", "kappa_across", "pull"):
-            if name not in self.posterior:
-                continue
-            curves[name] = {
-                label: self.posterior[name].quantile(q, ["chain", "draw"]).to_numpy().tolist()
-                for label, q in QUANTILES.items()
-            }
         density = self._predictive_density
         return {
             "n_samples": self.n_samples,
@@ -266,8 +260,19 @@ class Fit:
             "elpd": density.to_json(),
             "elpd_warnings": list(density.warnings),
             "prior_sensitivity": self._sensitivity_to_json(),
-            "curves": curves,
+            "curves": self._curves(),
         }
+
+    def _curves(self) -> dict[str, Any]:
+        step = np.interp(self.posterior["time"].to_numpy(), self.times, self.steps)
+        curves: dict[str, Any] = {"step": step.tolist()}
+        for name in ("gamma", "gamma_kernel", "alpha", "beta", "kappa", "kappa_across", "pull"):
+            if name in self.posterior:
+                curves[name] = {
+                    label: self.posterior[name].quantile(q, ["chain", "draw"]).to_numpy().tolist()
+                    for label, q in QUANTILES.items()
+                }
+        return curves
 
     def _sensitivity_to_json(self) -> dict[str, dict[str, Any]]:
         if "log_prior" not in self.data.children:  # kept by an earlier version
@@ -277,6 +282,12 @@ class Fit:
             str(quantity): {str(name): table[name].sel(quantity=quantity).item() for name in table.data_vars}
             for quantity in table["quantity"].to_numpy()
         }
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return 5 %, 50 % and 95 % quantiles of the rates at each interval, one a row, with their optimizer step."""
+        from lesde_infer.result_tables import curve_table
+
+        return curve_table(self._curves())
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the fit to a NetCDF file, whole or not at all.

@@ -24,7 +24,7 @@ from lesde_infer.cli.options import (
     UntilOption,
     choices,
 )
-from lesde_infer.cli.output_files import check_outputs, write_json
+from lesde_infer.cli.output_files import check_outputs, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +77,8 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write the comparison up as one self-contained page.")
     ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the differences as a table.")] = None,
+    latex: Annotated[Path | None, typer.Option(metavar="TEX", help="Write means and differences as LaTeX.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw runs and means of all quantities.")] = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -93,7 +95,7 @@ def compare(
     for path in inputs:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give recordings, or fits made by `lesde fit --out`")
-    check_outputs([json, plot, report], inputs=inputs, force=force)
+    check_outputs([json, plot, report, csv, latex], inputs=inputs, force=force)
     others = [] if rivals is None else choices("--rivals", rivals, Impact)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -149,6 +151,10 @@ def compare(
         figure = plot_comparison(result)
         with written_whole(plot, force) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
+    if csv is not None:
+        write_text(csv, result.to_dataframe().to_csv(index=False), force=force)
+    if latex is not None:
+        write_text(latex, result.to_latex(), force=force)
     if report is not None:
         from lesde_infer.comparison_report import write_comparison_report
 

@@ -27,7 +27,7 @@ from lesde_infer.cli.options import (
     WithinOption,
     numbers,
 )
-from lesde_infer.cli.output_files import check_outputs, write_json
+from lesde_infer.cli.output_files import check_outputs, write_json, write_text
 from lesde_infer.cli.report_command import is_recording
 from lesde_infer.cli.truth_table import show_truth
 
@@ -71,6 +71,7 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(help="Keep the posterior in this file (.nc), to check and report.")
     ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="CSV", help="Write quantiles of the rates as a table.")] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(help="Fit many recordings, and keep posteriors in this folder; those that are there are taken."),
@@ -100,14 +101,14 @@ def fit(
         "allow_unconverged": allow_unconverged,
     }
     if out_dir is not None:
-        if out is not None:
-            raise InputError("--out is for one recording; with --out-dir fits are called like their recordings")
+        if out is not None or csv is not None:
+            raise InputError("--out and --csv are for one recording; with --out-dir fits are called like recordings")
         fit_fleet(files, out_dir, options, workers=workers, json=json, force=force)
         return
     if len(files) > 1 or files[0].is_dir():
         raise InputError(f"{len(files)} recordings or a folder: say with --out-dir where their fits are to be kept")
     file = files[0]
-    check_outputs([out, json], inputs=[file], force=force)
+    check_outputs([out, json, csv], inputs=[file], force=force)
     from lesde_infer.inference import fit as run_fit
 
     with progress_bars() as show:
@@ -117,6 +118,8 @@ def fit(
     summary = result.to_json()
     summary["moments"] = moments_beside_posterior(file, result.settings.layer, group, until)
     show_fit(result, summary, results_console(json))
+    if csv is not None:
+        write_text(csv, result.to_dataframe().to_csv(index=False), force=force)
     if out is not None and json != "-":
         print(f"\nposterior: {out}")
     write_json(summary, json, force=force)

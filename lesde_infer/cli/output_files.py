@@ -65,6 +65,18 @@ def write_json(result: Mapping[str, Any], target: str | None, *, force: bool = F
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_text(target: Path, text: str, *, force: bool = False) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file exists and may not be replaced.
+    """
+    with written_whole(target, force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _plain(value: Any) -> Any:
     """Reduce NumPy's numbers and arrays to what JSON knows."""
     if hasattr(value, "tolist"):
