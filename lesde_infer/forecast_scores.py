@@ -4,7 +4,9 @@
   2007, doi:10.1198/016214506000001437), in the unit of the number; of a point forecast the absolute error. From n draws
   the *fair* estimate is taken (Ferro 2014, doi:10.1002/qj.2270), whose expectation does not depend on n.
 - The log score, −log of the forecast's density at y. The density is that of a Student-t with n − 1 degrees of freedom
-  around the mean of the draws, its predictive density under normality: unlike a kernel estimate it has tails.
+  around the mean of the draws, its predictive density under normality: unlike a kernel estimate it has tails. Nothing
+  recorded after the prefix enters a forecast, so that this is a leave-future-out score, of the metrics at the horizon
+  rather than of the increments on the way there (Bürkner, Gabry and Vehtari 2020, doi:10.1080/00949655.2020.1783262).
 - The PIT value, the mid-rank of y among the draws: uniform where forecasts are right.
 
 Small scores are good, all in the unit of what is scored. Metrics that are positive and range over orders of magnitude
