@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lesde_infer.comparison_report import write_comparison_report
     from lesde_infer.feature_geometry import Geometry, geometry
     from lesde_infer.fit_result import Fit, load
-    from lesde_infer.fleet import Fleet, FleetRun, fit_many
+    from lesde_infer.fleet import Fleet, fit_many
+    from lesde_infer.fleet_run import FleetRun
     from lesde_infer.forecast_result import Forecast
     from lesde_infer.forecasting import forecast
     from lesde_infer.inference import ConvergenceError, fit
@@ -70,7 +71,7 @@ _HOMES = {
     "DriftComparison": "lesde_infer.model_choice",
     "Fit": "lesde_infer.fit_result",
     "Fleet": "lesde_infer.fleet",
-    "FleetRun": "lesde_infer.fleet",
+    "FleetRun": "lesde_infer.fleet_run",
     "Forecast": "lesde_infer.forecast_result",
     "Geometry": "lesde_infer.feature_geometry",
     "InputError": "data_tools.errors",

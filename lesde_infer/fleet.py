@@ -17,60 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from data_tools.errors import InputError
 from lesde_infer.concurrent_sampling import FitProgress
-from lesde_infer.kept_fits import fit_files, kept_fit
-from lesde_infer.plain_values import plain
-
-Status: TypeAlias = Literal["fitted", "kept", "refused", "not converged", "failed"]
-SHOWN = (
-    "layer",
-    "n_classes",
-    "n_records",
-    "probability_gamma_positive",
-    "gamma_end",
-    "tail_index",
-    "probability_separable",
-)
-"""Of a fit's JSON, what the summary of a fleet has of each run."""
-
-
-@dataclass(frozen=True)
-class FleetRun:
-    """What came of one recording.
-
-    Attributes
-    ----------
-    recording : Path
-        Its file.
-    status : str
-        ``fitted``; ``kept``, where it had been before; ``refused``, where the recording does not support what is asked;
-        ``not converged``; ``failed`` otherwise.
-    fit : Path or None
-        File of the fit; None where there is none.
-    seconds : float
-        Time it took.
-    message : str
-        Why there is no fit, in a line.
-    summary : dict
-        A few numbers of the fit, by their names in the JSON of a fit.
-    """
-
-    recording: Path
-    status: Status
-    fit: Path | None
-    seconds: float
-    message: str
-    summary: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain numbers, strings and dicts."""
-        kept = None if self.fit is None else str(self.fit)
-        own = {"recording": str(self.recording), "status": self.status, "fit": kept, "seconds": self.seconds}
-        return {**own, "message": self.message, **plain(self.summary)}
+from lesde_infer.fleet_run import FleetRun, Status, fit_one
+from lesde_infer.kept_fits import fit_files
 
 
 @dataclass(frozen=True)
@@ -129,6 +81,7 @@ def fit_many(
     out_dir: str | os.PathLike[str],
     *,
     workers: int = 1,
+    scheduler: str | None = None,
     seed: int = 0,
     force: bool = False,
     progress: FitProgress | None = None,
@@ -146,6 +99,8 @@ def fit_many(
         they are of the same recording with the same settings.
     workers : int
         Processes that fit at a time.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers fit instead (`lesde_infer.distributed`).
     seed : int
         Of every fit.
     force : bool
@@ -165,7 +120,8 @@ def fit_many(
     Raises
     ------
     InputError
-        If nothing is to be fitted, two recordings would share a file, or ``workers`` is below 1.
+        If nothing is to be fitted, two recordings would share a file, ``workers`` is below 1, or the scheduler or its
+        workers cannot be used.
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; give at least 1")
@@ -184,9 +140,15 @@ def fit_many(
         if progress is not None:
             progress("runs", len(done), len(jobs))
 
-    if workers == 1:
+    if scheduler is not None:
+        from lesde_infer.distributed import connected, fit_on_cluster
+
+        with connected(scheduler) as client:
+            for run in fit_on_cluster(client, jobs, settings, force=force):
+                take(run)
+    elif workers == 1:
         for path, target in jobs:
-            take(_fit_one(path, target, settings, force=force, progress=progress))
+            take(fit_one(path, target, settings, force=force, progress=progress))
     else:
         for run in _in_processes(jobs, settings, workers, force=force):
             take(run)
@@ -198,7 +160,7 @@ def _in_processes(
 ) -> Iterator[FleetRun]:
     """Fit in several processes; where one dies, those that were under way are tried again, each by itself."""
     left, suspects = dict(jobs), list[Path]()
-    work = partial(_fit_one, settings=settings, force=force, progress=None)
+    work = partial(fit_one, settings=settings, force=force, progress=None)
     while left:
         alone, chosen = bool(suspects), suspects[:1] or list(left)
         waiting, broken = list(reversed(chosen)), False
@@ -239,37 +201,3 @@ def _one_thread_each() -> Iterator[None]:
     finally:
         if before is None:
             os.environ.pop("OMP_NUM_THREADS", None)
-
-
-def _fit_one(
-    path: Path, target: Path, settings: Mapping[str, Any], *, force: bool, progress: FitProgress | None
-) -> FleetRun:
-    """Fit a recording, or read its fit; what goes wrong becomes its status."""
-    from lesde_infer.inference import ConvergenceError, fit
-    from lesde_infer.predictive import PredictionError
-
-    started = perf_counter()
-
-    def ended(status: Status, message: str = "", kept: Path | None = None, **summary: Any) -> FleetRun:
-        return FleetRun(path, status, kept, perf_counter() - started, message, summary)
-
-    try:
-        if target.exists() and not force:
-            asked = {name: value for name, value in settings.items() if value is not None and name in COMPARED}
-            found = kept_fit(target, path, asked).to_json()
-            return ended("kept", kept=target, **{name: found[name] for name in SHOWN})
-        made = fit(path, progress=progress, **settings)
-        made.save(target, force=True)
-        found = made.to_json()
-        message = "" if found["converged"] else f"{path}: did not converge; its numbers cannot be trusted"
-        return ended("fitted", message, target, **{name: found[name] for name in SHOWN})
-    except InputError as error:
-        return ended("refused", str(error))
-    except ConvergenceError as error:
-        return ended("not converged", str(error))
-    except (PredictionError, OSError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
-        return ended("failed", f"{path}: {type(error).__name__}: {error}")
-
-
-COMPARED = ("layer", "impact", "elasticity", "curve", "group", "within", "until", "seed", "time")
-"""Settings by which a fit that is kept is known to be the one that would be made."""

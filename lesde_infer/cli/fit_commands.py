@@ -77,6 +77,10 @@ def fit(
         typer.Option(help="Fit many recordings, and keep posteriors in this folder; those that are there are taken."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="With --out-dir: recordings fitted at a time.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --out-dir: a Dask scheduler, tcp://HOST:8786, whose workers fit."),
+    ] = None,
     json: JsonOption = None,
     allow_unconverged: AllowUnconvergedOption = False,
     force: ForceOption = False,
@@ -103,8 +107,10 @@ def fit(
     if out_dir is not None:
         if out is not None or csv is not None:
             raise InputError("--out and --csv are for one recording; with --out-dir fits are called like recordings")
-        fit_fleet(files, out_dir, options, workers=workers, json=json, force=force)
+        fit_fleet(files, out_dir, options, workers=workers, scheduler=scheduler, json=json, force=force)
         return
+    if scheduler is not None or workers > 1:
+        raise InputError("--workers and --scheduler are for many recordings; say with --out-dir where fits are kept")
     if len(files) > 1 or files[0].is_dir():
         raise InputError(f"{len(files)} recordings or a folder: say with --out-dir where their fits are to be kept")
     file = files[0]

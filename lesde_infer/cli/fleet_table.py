@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 def fit_fleet(
-    sources: list[Path], folder: Path, options: dict[str, Any], *, workers: int, json: str | None, force: bool
+    sources: list[Path],
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    workers: int,
+    scheduler: str | None,
+    json: str | None,
+    force: bool,
 ) -> None:
     """Fit many recordings, print what came of each, and exit with 1 if some has no fit, 2 if none has."""
     from lesde_infer.fleet import find_recordings, fit_many
@@ -24,7 +31,7 @@ def fit_fleet(
     paths = find_recordings(sources)
     check_outputs([json], inputs=paths, force=force)
     with progress_bars() as show:
-        fleet = fit_many(paths, folder, workers=workers, force=force, progress=show, **options)
+        fleet = fit_many(paths, folder, workers=workers, scheduler=scheduler, force=force, progress=show, **options)
     for run in fleet.runs:
         if run.message:
             note(run.message)

@@ -14,7 +14,8 @@ import lesde_infer as li
 from data_tools.errors import InputError
 from lesde_infer import fleet
 from lesde_infer.cli import main
-from lesde_infer.fleet import FleetRun, find_recordings, fit_many
+from lesde_infer.fleet import find_recordings, fit_many
+from lesde_infer.fleet_run import FleetRun
 from lesde_infer.kept_fits import fit_files, kept_fit
 
 pytestmark = pytest.mark.xdist_group("fleet")  # one worker, whose fits all tests share
@@ -119,7 +120,7 @@ def die_at_torn(path, target, settings, *, force, progress):
 
 
 def test_a_process_that_is_killed_takes_only_its_own_run_with_it(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "_fit_one", die_at_torn)
+    monkeypatch.setattr(fleet, "fit_one", die_at_torn)
     found = fit_many([runs], tmp_path, workers=2, **QUICK)
     status = {run.recording.stem: run.status for run in found.runs}
     assert status.pop("torn") == "failed"
@@ -135,7 +136,7 @@ def interrupt_at_second(path, target, settings, *, force, progress):
 
 
 def test_an_interrupted_fleet_ends_at_once_and_leaves_no_process(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "_fit_one", interrupt_at_second)
+    monkeypatch.setattr(fleet, "fit_one", interrupt_at_second)
     started = []
 
     class Counted(ProcessPoolExecutor):

@@ -1,0 +1,156 @@
+"""Fits on a cluster: the same numbers, workers that die, schedulers that do not answer."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from core_helpers import make_run
+
+import lesde_infer as li
+from data_tools.errors import InputError
+from lesde_infer import distributed as own
+from lesde_infer.cli import main
+from lesde_infer.distributed import connected, fit_on_cluster, fit_remotely
+from lesde_infer.fleet import fit_many
+from lesde_infer.fleet_run import FleetRun
+
+dask = pytest.importorskip("dask", reason="the extra 'distributed' is not installed")
+LocalCluster = pytest.importorskip("distributed").LocalCluster
+
+pytestmark = [
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),  # Dask's own
+]
+QUICK = {"curve": "constant", "impact": "I", "layer": "hidden", "within": "isotropic", "n_draws": 100}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as found,
+    ):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with connected(cluster.scheduler_address, timeout=60) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run.h5"
+    make_run(3, 3, n_records=30, seed=1).write(path).close()
+    return path
+
+
+@pytest.mark.slow
+def test_a_worker_gives_the_numbers_that_this_machine_gives(cluster, recording, tmp_path):
+    torn = tmp_path / "torn.h5"
+    torn.write_bytes(recording.read_bytes()[:2_000])
+    there = fit_many(
+        [recording, torn], tmp_path / "there", scheduler=cluster.scheduler_address, allow_unconverged=True, **QUICK
+    )
+    assert [run.status for run in there.runs] == ["fitted", "refused"]
+    assert there.runs[0].fit == tmp_path / "there" / "run.nc"
+    here = li.fit(recording, allow_unconverged=True, **QUICK)
+    np.testing.assert_array_equal(li.load(tmp_path / "there" / "run.nc").posterior["gamma"], here.posterior["gamma"])
+    again = fit_many([recording], tmp_path / "there", scheduler=cluster.scheduler_address, **QUICK)
+    assert again.runs[0].status == "kept"
+
+
+def die_once(path, settings):
+    """End the worker the first time; the mark it leaves tells the next."""
+    mark = Path(settings["mark"])
+    if path.stem == "b" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return FleetRun(path, "fitted", path, 0.0, "", {}), path.stem.encode()
+
+
+def die_always(path, settings):
+    if path.stem == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return FleetRun(path, "fitted", path, 0.0, "", {}), path.stem.encode()
+
+
+def jobs(folder):
+    return [(folder / f"{name}.h5", folder / f"{name}.nc") for name in "abcd"]
+
+
+def test_a_worker_that_is_killed_changes_nothing(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "fit_remotely", die_once)
+    runs = list(fit_on_cluster(client, jobs(tmp_path), {"mark": str(tmp_path / "mark")}, force=False))
+    assert {run.recording.stem: run.status for run in runs} == dict.fromkeys("abcd", "fitted")
+    assert {path.stem: path.read_text() for path in tmp_path.glob("*.nc")} == {name: name for name in "abcd"}
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_workers_is_given_up_and_the_rest_is_done(tmp_path, monkeypatch):
+    """It may kill two workers, and two more when it is tried by itself: one is left, should none be started again."""
+    monkeypatch.setattr(own, "fit_remotely", die_always)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=5, threads_per_worker=1, processes=True, dashboard_address=":0") as many,
+        connected(many.scheduler_address, timeout=60) as client,
+    ):
+        runs = {run.recording.stem: run for run in fit_on_cluster(client, jobs(tmp_path), {}, force=False)}
+    assert runs["b"].status == "failed"
+    assert "died, each in turn" in runs["b"].message
+    assert all(runs[name].status == "fitted" for name in "acd")
+    assert not (tmp_path / "b.nc").exists()
+
+
+def test_a_cluster_whose_workers_leave_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "fit_remotely", die_always)
+    monkeypatch.setattr(own, "ALONE_FOR", 2.0)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as leaving,
+        connected(leaving.scheduler_address, timeout=60) as client,
+    ):
+        leaving.scale(0)
+        runs = list(fit_on_cluster(client, jobs(tmp_path)[:1], {}, force=False))
+    assert [run.status for run in runs] == ["failed"]
+    assert "had no worker" in runs[0].message
+
+
+def test_a_file_that_a_worker_does_not_see_is_named(tmp_path):
+    run, content = fit_remotely(tmp_path / "elsewhere.h5", {})
+    assert content is None
+    assert run.status == "refused"
+    assert str(tmp_path / "elsewhere.h5") in run.message
+
+
+def test_a_scheduler_that_does_not_answer_is_given_up_soon():
+    with pytest.raises(InputError, match="no Dask scheduler answers within 1 s"), connected("tcp://127.0.0.1:1", 1.0):
+        pass
+
+
+def test_a_scheduler_without_workers_is_refused():
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(InputError, match="has no workers"),
+        connected(empty.scheduler_address, timeout=2.0),
+    ):
+        pass
+
+
+def test_other_versions_on_a_worker_are_refused(cluster, monkeypatch):
+    monkeypatch.setattr("lesde_infer.distributed.version", lambda _: "0.0.0-other")
+    with (
+        pytest.raises(InputError, match=r"has lesde-infer .*, but here is 0.0.0-other"),
+        connected(cluster.scheduler_address, timeout=60),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("option", [["--scheduler", "tcp://127.0.0.1:1"], ["--workers", "2"]])
+def test_one_recording_needs_no_cluster(option, recording, capsys):
+    assert main(["fit", str(recording), *option]) == 2
+    assert "are for many recordings" in capsys.readouterr().err
