@@ -120,14 +120,17 @@ def fit_many(
     Raises
     ------
     InputError
-        If nothing is to be fitted, two recordings would share a file, ``workers`` is below 1, or the scheduler or its
-        workers cannot be used.
+        If nothing is to be fitted, the folder cannot be made, two recordings would share a file, ``workers`` is below
+        1, or the scheduler or its workers cannot be used.
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; give at least 1")
     paths = find_recordings(recordings)
     folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; name another folder for the fits") from error
     files = fit_files(paths, folder)
     jobs = [(path, files[path.resolve()]) for path in paths]
     settings = {**options, "seed": seed}

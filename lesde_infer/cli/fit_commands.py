@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
 def fit(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Recordings, or with --out-dir folders of recordings.")
+        list[Path], typer.Argument(metavar="FILE", help="Recordings, or with --out-dir folders of recordings.")
     ],
     layer: LayerOption = None,
     impact: ImpactOption = "R",
@@ -112,7 +112,7 @@ def fit(
     if scheduler is not None or workers > 1:
         raise InputError("--workers and --scheduler are for many recordings; say with --out-dir where fits are kept")
     if len(files) > 1 or files[0].is_dir():
-        raise InputError(f"{len(files)} recordings or a folder: say with --out-dir where their fits are to be kept")
+        raise InputError("a folder, or more than one recording: say with --out-dir where their fits are to be kept")
     file = files[0]
     check_outputs([out, json, csv], inputs=[file], force=force)
     from lesde_infer.inference import fit as run_fit

@@ -107,6 +107,12 @@ def test_names_that_repeat_get_that_of_their_folder():
         fit_files([Path("/x/a/run.h5"), Path("/y/a/run.h5")], Path("fits"))
 
 
+def test_a_folder_that_cannot_be_made_is_named(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/fits: cannot be made"):
+        fit_many([runs], tmp_path / "file" / "fits")
+
+
 def test_fewer_workers_than_one_are_refused(runs, tmp_path):
     with pytest.raises(InputError, match="workers is 0"):
         fit_many([runs], tmp_path, workers=0)
