@@ -131,7 +131,7 @@ class ObservedDirections:
         """Return the covariance in so many dimensions; alike in all where no increment came."""
         if not self._rows or dimension < 2:
             return NoiseDirections.alike(shape)
-        axes = _largest(np.stack(self._rows), RANK) / np.sqrt(self._total)
+        axes = _largest(np.stack(self._rows), min(RANK, dimension)) / np.sqrt(self._total)
         seen = (axes**2).sum(axis=1)
         axes, seen = axes[seen > ROUNDING], seen[seen > ROUNDING]
         rest = max(1.0 - float(seen.sum()), 0.0)
@@ -140,7 +140,9 @@ class ObservedDirections:
         shares = np.append((1.0 - shrinkage) * seen + even, even)
         variances = dimension * variances_of_shares(shares, np.append(np.ones(len(seen)), dimension - len(seen)))
         longer = np.maximum(variances[:-1] - variances[-1], 0.0)
-        return NoiseDirections((np.sqrt(longer / seen)[:, None] * axes).reshape(-1, *self._shape), float(variances[-1]))
+        kept = np.zeros((min(RANK, dimension), *self._shape))  # as many for all runs of a shape, which share programs
+        kept[: len(seen)] = (np.sqrt(longer / seen)[:, None] * axes).reshape(-1, *self._shape)
+        return NoiseDirections(kept, float(variances[-1]))
 
     @property
     def _count(self) -> float:

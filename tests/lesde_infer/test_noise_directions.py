@@ -94,6 +94,15 @@ def test_memory_is_bounded_and_the_trace_kept_where_there_are_more_directions_th
     assert square / 300 == pytest.approx(75.0 / (75.0 + 297 / 4), abs=0.06)
 
 
+def test_runs_of_a_shape_have_as_many_axes_however_many_they_move_along():
+    rng = np.random.default_rng(8)
+    one, many = np.array([[1.0, -1.0], [-1.0, 1.0]]), rng.normal(size=(400, 2, 2))
+    flat = collect(rng.normal(size=(400, 1, 1)) * one).of(2, (2, 2))
+    full = collect(many - many.mean(axis=1, keepdims=True)).of(2, (2, 2))
+    assert flat.axes.shape == full.axes.shape == (2, 2, 2)
+    assert not flat.axes[1:].any()
+
+
 def test_nothing_that_moves_makes_noise_alike_in_all_directions():
     observed = ObservedDirections()
     observed.add(np.zeros(6), 1.0, 50, (2, 3))
