@@ -111,8 +111,10 @@ def fit(
         return
     if scheduler is not None or workers > 1:
         raise InputError("--workers and --scheduler are for many recordings; say with --out-dir where fits are kept")
-    if len(files) > 1 or files[0].is_dir():
-        raise InputError("a folder, or more than one recording: say with --out-dir where their fits are to be kept")
+    if files[0].is_dir():
+        raise InputError(f"{files[0]}: is a folder; say with --out-dir where fits of what it holds are kept")
+    if len(files) > 1:
+        raise InputError(f"{len(files)} recordings: say with --out-dir where their fits are to be kept")
     file = files[0]
     check_outputs([out, json, csv], inputs=[file], force=force)
     from lesde_infer.inference import fit as run_fit

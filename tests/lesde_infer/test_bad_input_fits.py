@@ -142,7 +142,7 @@ class TestWhatIsFittedWithAFlag:
         _, summary = fitted(changed((..., 1), lambda x: 0.7 + 0.0 * x))
         assert flags(summary)["kappa_across_not_identified"] == (0, 310)
         assert "kappa_not_identified" not in flags(summary)
-        assert summary["probability_separable"] == 1.0
+        assert summary["probability_separable"] > 0.98  # of 200 paths, some of which noise may bring astray
 
     @pytest.mark.slow
     def test_a_feature_that_is_there_twice(self, fitted):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lesde_infer.comparison import EQUIVALENT, Quantity, contrast, further_runs
+from lesde_infer.contrasts import EQUIVALENT, Quantity, contrast, further_runs
 from lesde_infer.meta_analysis import GRID, GroupPosterior, _kernel, joint, moments, two_stage
 from lesde_infer.run_summary import WeightedDraws
 

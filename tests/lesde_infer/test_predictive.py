@@ -56,6 +56,8 @@ class KnownFit:
     def class_sizes(self):
         return np.array(self.sizes)
 
+    noise_directions = None
+
     @property
     def noise_memory(self):
         return ALL_STAYS

@@ -39,6 +39,8 @@ class GappyFit:
             found = compute_statistics(recording, "logits", impact)
         return cls(found.steps, found.times, found.starts, found.class_sizes, found.contrast.increment_square, impact)
 
+    noise_directions = None
+
     @property
     def noise_memory(self):
         return ALL_STAYS
