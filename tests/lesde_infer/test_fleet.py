@@ -40,6 +40,7 @@ def fitted(runs, tmp_path_factory):
     return folder, fit_many([runs], folder, each=seen.append, allow_unconverged=True, **QUICK), seen
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_and_the_rest_is_fitted(fitted, runs):
     folder, found, seen = fitted
     status = {run.recording.name: run.status for run in found.runs}
@@ -61,6 +62,7 @@ def test_what_fails_is_named_and_the_rest_is_fitted(fitted, runs):
     json.dumps(result)
 
 
+@pytest.mark.slow
 def test_what_was_fitted_is_not_fitted_again_and_gives_the_same_numbers(fitted, runs, monkeypatch):
     folder, first, _ = fitted
 
@@ -74,6 +76,7 @@ def test_what_was_fitted_is_not_fitted_again_and_gives_the_same_numbers(fitted, 
     assert [run.summary for run in again.runs] == [run.summary for run in first.runs[:2]]
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_there_with_other_settings_is_not_taken_for_it(fitted, runs):
     folder, _, _ = fitted
     found = fit_many([runs / "run0.h5"], folder, **{**QUICK, "curve": "power"})
@@ -83,10 +86,22 @@ def test_a_fit_that_is_there_with_other_settings_is_not_taken_for_it(fitted, run
         kept_fit(folder / "run0.nc", runs / "torn.h5", {})
 
 
+@pytest.mark.slow
 def test_a_fit_is_the_one_that_would_be_made_alone(fitted, runs):
     folder, _, _ = fitted
     alone = li.fit(runs / "run1.h5", allow_unconverged=True, **QUICK)
     np.testing.assert_array_equal(alone.posterior["gamma"], li.load(folder / "run1.nc").posterior["gamma"])
+
+
+def test_what_cannot_be_fitted_is_named(runs, tmp_path, capsys):
+    only_bad = [runs / "torn.h5", runs / "short.h5"]
+    found = fit_many(only_bad, tmp_path / "fits", **QUICK)
+    assert [run.status for run in found.runs] == ["refused", "refused"]
+    assert all(str(path) in run.message for path, run in zip(only_bad, found.runs, strict=True))
+    assert not list((tmp_path / "fits").iterdir())
+    arguments = ["--out-dir", str(tmp_path / "fits"), "--impact", "I", "--layer", "hidden"]
+    assert main(["fit", *map(str, only_bad), *arguments]) == 2
+    assert "0 of 2 recordings have a fit" in capsys.readouterr().out
 
 
 def test_recordings_are_found_by_file_and_by_folder_each_once(runs, tmp_path):
@@ -163,6 +178,7 @@ def arguments(runs, folder):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_came_of_each(fitted, runs, tmp_path, capsys):
     folder, _, _ = fitted
     target = tmp_path / "fleet.json"
