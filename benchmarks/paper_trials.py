@@ -138,18 +138,19 @@ def carry_out(noise: float, n_trials: int, n_steps: int, seed: int) -> dict[str,
     fives = [index_of_alpha(probe[first : first + FIVE].mean(axis=0), records) for first in range(0, n_trials, FIVE)]
     draws = resampled(n_trials, seed)
     by_probe = [index_of_alpha(probe[drawn].mean(axis=0), records) for drawn in draws]
-    by_sample = [index_of_alpha(means_trained_on(logits, labels, drawn), steps) for drawn in draws]
-    by_formula = [index_by_their_formula(means_trained_on(logits, labels, drawn), steps) for drawn in draws]
-    everyone = np.arange(n_trials)
+    of_draws = [means_trained_on(logits, labels, drawn) for drawn in draws]
+    by_sample = [index_of_alpha(means, steps) for means in of_draws]
+    by_formula = [index_by_their_formula(means, steps) for means in of_draws]
+    of_all = means_trained_on(logits, labels, np.arange(n_trials))
     return {
         "probe, 5": [float(np.nanmedian(fives)), *np.nanquantile(fives, [0.05, 0.95]).tolist()],
         "probe, all": [index_of_alpha(probe.mean(axis=0), records), *np.nanquantile(by_probe, [0.05, 0.95]).tolist()],
         "trained on": [
-            index_of_alpha(means_trained_on(logits, labels, everyone), steps),
+            index_of_alpha(of_all, steps),
             *np.nanquantile(by_sample, [0.05, 0.95]).tolist(),
         ],
         "trained on, their formula": [
-            index_by_their_formula(means_trained_on(logits, labels, everyone), steps),
+            index_by_their_formula(of_all, steps),
             *np.nanquantile(by_formula, [0.05, 0.95]).tolist(),
         ],
         "size of contrasts at the start": {
@@ -157,7 +158,7 @@ def carry_out(noise: float, n_trials: int, n_steps: int, seed: int) -> dict[str,
             for name, means in (
                 ("probe, 5", probe[:FIVE, 0].mean(axis=0)),
                 ("probe, all", probe[:, 0].mean(axis=0)),
-                ("trained on", means_trained_on(logits, labels, everyone)[0]),
+                ("trained on", of_all[0]),
             )
         },
     }
