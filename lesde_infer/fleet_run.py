@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
@@ -22,7 +23,6 @@ SHOWN = (
     "probability_separable",
 )
 """Of a fit's JSON, what the summary of a fleet has of each run."""
-
 
 COMPARED = ("layer", "impact", "elasticity", "curve", "group", "within", "until", "seed", "time")
 """Settings by which a fit that is kept is known to be the one that would be made."""
@@ -80,15 +80,18 @@ def fit_one(
         return FleetRun(path, status, kept, perf_counter() - started, message, summary)
 
     try:
-        if target.exists() and not force:
-            asked = {name: value for name, value in settings.items() if value is not None and name in COMPARED}
-            found = kept_fit(target, path, asked).to_json()
-            return ended("kept", kept=target, **{name: found[name] for name in SHOWN})
-        made = fit(path, progress=progress, **settings)
-        made.save(target, force=True)
-        found = made.to_json()
-        message = "" if found["converged"] else f"{path}: did not converge; its numbers cannot be trusted"
-        return ended("fitted", message, target, **{name: found[name] for name in SHOWN})
+        status: Status = "kept" if target.exists() and not force else "fitted"
+        if status == "kept":
+            defaults = signature(fit).parameters
+            found = kept_fit(target, path, {name: settings.get(name, defaults[name].default) for name in COMPARED})
+        else:
+            found = fit(path, progress=progress, **settings)
+            found.save(target, force=True)
+        summary = found.to_json()
+        message = "" if summary["converged"] else f"{path}: did not converge; its numbers cannot be trusted"
+        if message and not settings.get("allow_unconverged"):
+            return ended("not converged", f"{target}: is kept, but did not converge; fit again with --force")
+        return ended(status, message, target, **{name: summary[name] for name in SHOWN})
     except InputError as error:
         return ended("refused", str(error))
     except ConvergenceError as error:

@@ -29,6 +29,8 @@ def fit_files(recordings: Iterable[Path], folder: Path) -> dict[Path, Path]:
 def kept_fit(target: Path, source: Path, asked: Mapping[str, Any]) -> Fit:
     """Read a fit that was kept, and see that it is of this recording, with these settings.
 
+    No layer (None) is whichever the recording gives by default.
+
     Raises
     ------
     InputError
@@ -38,7 +40,7 @@ def kept_fit(target: Path, source: Path, asked: Mapping[str, Any]) -> Fit:
     if kept.provenance.get("recording_bytes") != str(source.stat().st_size):
         raise InputError(f"{target}: a fit of another recording than {source}; name another --out-dir, or --force")
     for name, value in asked.items():
-        if getattr(kept.settings, name) != value:
+        if getattr(kept.settings, name) != value and not (name == "layer" and value is None):
             raise InputError(
                 f"{target}: was fitted with {name} {getattr(kept.settings, name)}, not {value}; name another --out-dir "
                 "or say --force"

@@ -106,6 +106,7 @@ def compare(
     recordings = [path for path in inputs if path.suffix != ".nc"]
     kept = {} if out_dir is None else _targets(runs, out_dir)
     options: dict[str, Any] = {
+        "layer": layer,
         "elasticity": elasticity,
         "curve": curve,
         "group": group,
@@ -125,8 +126,8 @@ def compare(
             if target is not None and of_impact != impact:
                 target = target.with_name(f"{target.stem}-{of_impact}.nc")
             if target is not None and target.exists() and not force:
-                return kept_fit(target, path, asked | ({} if layer is None else {"layer": layer}))
-            fitted = run_fit(path, layer=layer, drive=drive, progress=prefixed(show, path.stem), **asked)
+                return kept_fit(target, path, asked)
+            fitted = run_fit(path, drive=drive, progress=prefixed(show, path.stem), **asked)
             if target is not None:
                 fitted.save(target, force=force)
             return fitted
@@ -162,7 +163,7 @@ def compare(
             report,
             result,
             command=shlex.join(["lesde", "compare", *architectures, "--report", str(report)]),
-            settings={**options, "impact": impact, "layer": layer, "drive": drive, "seed": seed},
+            settings={**options, "impact": impact, "drive": drive, "seed": seed},
             force=force,
         )
     write_json({**result.to_json(), "seed": seed}, json, force=force)

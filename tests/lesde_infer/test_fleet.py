@@ -4,7 +4,9 @@ import json
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from core_helpers import make_run
 
 import lesde_infer as li
 from data_tools.errors import InputError
-from lesde_infer import fleet
+from lesde_infer import fleet, fleet_run
 from lesde_infer.cli import main
 from lesde_infer.fleet import find_recordings, fit_many
 from lesde_infer.fleet_run import FleetRun
@@ -66,6 +68,7 @@ def test_what_fails_is_named_and_the_rest_is_fitted(fitted, runs):
 def test_what_was_fitted_is_not_fitted_again_and_gives_the_same_numbers(fitted, runs, monkeypatch):
     folder, first, _ = fitted
 
+    @wraps(li.fit)  # with its defaults, by which kept fits are known
     def never(*_args, **_options):
         raise AssertionError("fitted again")
 
@@ -82,6 +85,8 @@ def test_a_fit_that_is_there_with_other_settings_is_not_taken_for_it(fitted, run
     found = fit_many([runs / "run0.h5"], folder, **{**QUICK, "curve": "power"})
     assert found.runs[0].status == "refused"
     assert "was fitted with curve constant, not power" in found.runs[0].message
+    others = {name: value for name, value in QUICK.items() if name != "curve"}
+    assert "was fitted with curve constant, not gp" in fit_many([runs / "run0.h5"], folder, **others).runs[0].message
     with pytest.raises(InputError, match="of another recording"):
         kept_fit(folder / "run0.nc", runs / "torn.h5", {})
 
@@ -113,6 +118,17 @@ def test_recordings_are_found_by_file_and_by_folder_each_once(runs, tmp_path):
         find_recordings([tmp_path])
     with pytest.raises(InputError, match="no recording to fit"):
         find_recordings([])
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_kept_fit_that_did_not_converge_is_taken_where_that_is_allowed(runs, tmp_path, monkeypatch, allowed):
+    summary = {**dict.fromkeys(fleet_run.SHOWN), "converged": False}
+    monkeypatch.setattr(fleet_run, "kept_fit", lambda *_: SimpleNamespace(to_json=lambda: summary))
+    (tmp_path / "run0.nc").touch()
+    (found,) = fit_many([runs / "run0.h5"], tmp_path, allow_unconverged=allowed).runs
+    assert found.status == ("kept" if allowed else "not converged")
+    assert (found.fit is not None) == allowed
+    assert "did not converge" in found.message
 
 
 def test_names_that_repeat_get_that_of_their_folder():
