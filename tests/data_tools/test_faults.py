@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -346,26 +347,25 @@ with RecordingWriter(sys.argv[1], layout) as writer:
         if sys.argv[2] == "exception" and step == 9:
             raise ZeroDivisionError
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", RECORD + code, str(path), how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as process:
-        for _ in range(10):
-            process.stdout.readline()
-        rest = complaint = None
+    reported, complaint = path.with_name("reported.txt"), path.with_name("complaint.txt")
+    with (
+        reported.open("w") as out,
+        complaint.open("w") as err,
+        subprocess.Popen(
+            [sys.executable, "-c", RECORD + code, str(path), how], stdout=out, stderr=err, env=environment()
+        ) as process,
+    ):
+        while len(reported.read_text().split()) < 10 and process.poll() is None:
+            time.sleep(0.01)
         for _ in range(6):
             if how == "interrupt":  # again if it came where Python cannot raise, as in a callback of HDF5
                 process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                rest, complaint = process.communicate(timeout=10)
+                process.wait(timeout=10)
                 break
         process.kill()  # if it goes on all the same
-    assert rest is not None
-    assert ("KeyboardInterrupt" if how == "interrupt" else "ZeroDivisionError") in complaint
-    check_records(path, int(rest.split()[-1]) + 1 if rest.split() else 10)
+    assert ("KeyboardInterrupt" if how == "interrupt" else "ZeroDivisionError") in complaint.read_text()
+    check_records(path, len(reported.read_text().split()))
     with Recording(path) as recording:
         assert recording.writer == "finished"
         assert "closed" in recording.provenance
