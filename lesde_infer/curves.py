@@ -27,6 +27,7 @@ from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_matern
 from numpyro.distributions import constraints
 
 from lesde_infer._jax import jax, jnp
+from lesde_infer.whitening import RescaledNormal
 
 Curve = Literal["constant", "power", "gp"]
 CURVES: tuple[Curve, ...] = ("constant", "power", "gp")
@@ -44,6 +45,7 @@ BASIS_FUNCTIONS = 16
 # scale that vanishes around it is a spike of the likelihood. Chains mixed up to ten times worse on real runs without.
 EARLY_SHARE, EARLY_INTERVALS = 0.04, 8
 TIME_SCALE_SHARE = 0.01  # of the record: prior median of τ of power laws
+SHARES_OF_RECORD = (np.arange(100) + 0.5) / 100  # over which the spread of log(t + τ) is taken
 # Prior sd of the exponent r of power laws. The theory's border is r = 1; |r| = 2 is four orders of magnitude within a
 # record. Where a rate is close to zero nothing else bounds its exponent, and a wide prior leads chains up a cliff.
 EXPONENT_SD = 1.0
@@ -136,11 +138,12 @@ def n_weights(curve: Curve) -> int:
     return {"constant": 1, "power": 2, "gp": 2 + BASIS_FUNCTIONS}[curve]
 
 
-def sample_weights(curve: Curve, prior: CurvePrior) -> Float[Array, "curve weight"]:
+def sample_weights(curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""]) -> Float[Array, "curve weight"]:
     """Sample the weights of several curves given their hyperparameters.
 
     The site is ``curve_weights``; for ``gp`` there are ``curve_amplitude`` and ``curve_length``, the standard
-    deviation of each Gaussian process and its length scale (half the record in log time is one).
+    deviation of each Gaussian process and its length scale (half the record in log time is one). The weights of
+    ``power`` are told by how much its ``time_scale`` stretches log time (`lesde_infer.whitening`).
     """
     mean = jnp.zeros((len(prior.level_mean), n_weights(curve))).at[:, 0].set(prior.level_mean)
     trend_sd = jnp.stack([prior.level_sd, prior.slope_sd], axis=1)
@@ -148,6 +151,8 @@ def sample_weights(curve: Curve, prior: CurvePrior) -> Float[Array, "curve weigh
         sd = trend_sd[:, :1]
     elif curve == "power":
         sd = trend_sd.at[:, 1].set(EXPONENT_SD)
+        factor = jnp.ones_like(mean).at[:, 1].set(log_spread(time_scale))
+        return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor).to_event(2))
     else:
         amplitude = numpyro.sample("curve_amplitude", SoftHalfNormal(prior.amplitude_sd).to_event(1))
         # Within 0.19 and 1.33 with probability 0.95: curves bend on the scale of the record, not of single records.
@@ -178,6 +183,15 @@ def prior_width(curve: Curve, prior: CurvePrior, design: CurveDesign) -> Float[A
 def sample_time_scale() -> Float[Array, ""]:
     """Sample τ of the power laws as a share of the record: one percent, within a factor of seven."""
     return numpyro.sample("power_time_scale", dist.LogNormal(jnp.log(TIME_SCALE_SHARE), 1.0))
+
+
+def log_spread(time_scale: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the standard deviation of log(t + τ) over the record, as a multiple of that at the prior median of τ."""
+
+    def own(share: Float[Array, ""] | float) -> Float[Array, ""]:
+        return jnp.log(SHARES_OF_RECORD + share).std()
+
+    return own(time_scale) / own(TIME_SCALE_SHARE)
 
 
 def log_time(design: CurveDesign, time_scale: Float[Array, "*batch"]) -> Float[Array, "*batch time"]:

@@ -33,7 +33,7 @@ from lesde_infer.variant import (
     whitened_model,
     whitened_potential,
 )
-from lesde_infer.whitening import WhiteningPoint
+from lesde_infer.whitening import WhiteningPoint, factor_of
 
 FORBIDDEN = 1e100  # objective where it overflows
 FIRST_ITERATIONS = 400
@@ -54,8 +54,9 @@ def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array
         information = variant.information(values, data)
         volume = jnp.zeros(())
         for site, point in points.items():
-            sd = trace[site]["fn"].base_dist.scale
-            volume += _log_determinant(information[site], sd) - _log_determinant(point.information, sd)
+            prior = trace[site]["fn"].base_dist
+            volume += _log_determinant(information[site], prior.scale)
+            volume -= _log_determinant(point.information, factor_of(prior) * prior.scale)
         return whitened_potential(variant, position, data, points) + 0.5 * volume
 
     return jax.jit(jax.value_and_grad(evaluate))
@@ -95,11 +96,14 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
         values = site_values(variant, position, data, points)
         at = {site: values[site] for site in points}
         score = jax.grad(log_likelihood)(at, values, data)
-        information = variant.information(values, data)
-        return {
-            site: WhiteningPoint(own, jnp.einsum("cij,cj->ci", own, at[site]) + score[site])
-            for site, own in information.items()
-        }
+        trace = numpyro.handlers.trace(numpyro.handlers.substitute(variant.model, data=values)).get_trace(data)
+        found = {}
+        for site, own in variant.information(values, data).items():
+            factor = factor_of(trace[site]["fn"].base_dist)
+            scaled = own / (factor[:, :, None] * factor[:, None, :])
+            natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site]) + score[site] / factor
+            found[site] = WhiteningPoint(scaled, natural)
+        return found
 
     return jax.jit(whiten_at)
 

@@ -178,7 +178,7 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool, sized: boo
     """Sample everything that the likelihood depends on from its prior."""
     n_strata = len(data.reference)
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
-    weights = sample_weights(curve, data.prior)
+    weights = sample_weights(curve, data.prior, time_scale)
     seen, log_scale, attenuation = evaluate_curves(curve, weights, time_scale, data)
     degrees, exponent = sample_noise_shape(n_strata, mixed=mixed)
     location = one_step_location(seen, attenuation, data)

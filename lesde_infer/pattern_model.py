@@ -182,7 +182,7 @@ def sample_pattern_parameters(
 ) -> PatternParameters:
     """Sample everything that the likelihood depends on from its prior; for arguments see `PatternVariant`."""
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
-    weights = sample_weights(curve, data.prior)
+    weights = sample_weights(curve, data.prior, time_scale)
     mean = data.reference[0] * jnp.sinh(numpyro.sample("pattern_mean", dist.Normal(0.0, MEAN_SPREAD)))
     pattern = mean * data.homogeneous
     if not homogeneous:

@@ -12,6 +12,11 @@ whatever Λ and η are: the density of e is p(w | θ) |dw/de| with log |dw/de| =
 non-centred parametrisation, w = μ + S e. If w° is the posterior mode at θ°, then e = 0 is that mode at θ°, and the
 density over θ at e = 0 is Laplace's approximation of the marginal posterior of θ: its mode is where chains start.
 
+Where θ also sets the scale of what w multiplies, as the time scale τ of a power law that of log(t + τ), the likelihood
+is about the same Gaussian in c(θ)w, not in w. A `RescaledNormal` tells c, and all of the above then holds for c(θ)w,
+with log |dw/de| less by Σ log c. Without it log variances that hardly change left the exponent to τ along a bent ridge:
+188 effective draws of 12,000, with chains that stayed at its end for hundreds of draws.
+
 tests/lesde_infer/test_whitening.py checks that the density is unchanged, and the two limits.
 """
 
@@ -27,7 +32,7 @@ from lesde_infer._jax import jnp
 
 
 class WhiteningPoint(NamedTuple):
-    """Gaussian approximation of the likelihood of several curves' weights, curve by curve.
+    """Gaussian approximation of the likelihood of several curves' weights w, or of c·w, curve by curve.
 
     Attributes
     ----------
@@ -39,6 +44,36 @@ class WhiteningPoint(NamedTuple):
 
     information: Float[Array, "curve weight weight"]
     natural: Float[Array, "curve weight"]
+
+
+class RescaledNormal(dist.Normal):  # type: ignore[misc]  # NumPyro is not typed
+    """Normal of weights w whose likelihood keeps its shape in c·w when other sites, and with them c, change.
+
+    The density is that of w. Only `ConditionalWhitening` asks for c.
+
+    Parameters
+    ----------
+    loc, scale : array, shape (curve, weight)
+        Mean and standard deviation of w.
+    factor : array, shape (curve, weight)
+        c, positive.
+    """
+
+    pytree_data_fields = ("factor",)
+
+    def __init__(
+        self,
+        loc: Float[Array, "curve weight"],
+        scale: Float[Array, "curve weight"],
+        factor: Float[Array, "curve weight"],
+    ) -> None:
+        self.factor = factor
+        super().__init__(loc, scale)
+
+
+def factor_of(normal: dist.Normal) -> Float[Array, "curve weight"]:
+    """Return c of weights: ones where it is not told."""
+    return normal.factor if isinstance(normal, RescaledNormal) else jnp.ones_like(normal.loc)
 
 
 class ConditionalWhitening(Reparam):  # type: ignore[misc]  # NumPyro is not typed
@@ -59,7 +94,9 @@ class ConditionalWhitening(Reparam):  # type: ignore[misc]  # NumPyro is not typ
         normal, _, _ = self._unwrap(fn)
         standard = dist.Normal(jnp.zeros_like(normal.loc), 1.0).to_event(2)
         whitened = numpyro.sample(f"{name}_whitened", standard)
-        value, log_determinant = unwhiten(whitened, normal.loc, normal.scale, self.point)
+        factor = factor_of(normal)
+        scaled, log_determinant = unwhiten(whitened, factor * normal.loc, factor * normal.scale, self.point)
+        value, log_determinant = scaled / factor, log_determinant - jnp.log(factor).sum()
         log_prior = normal.log_prob(value).sum()
         numpyro.factor(f"{name}_jacobian", log_prior + log_determinant - standard.log_prob(whitened))
         return None, value

@@ -170,7 +170,7 @@ def sampled_basis_sd(amplitude, length):
     prior = CurvePrior(*(jnp.array([x]) for x in (0.0, 1.0, 1.0, 1.0)))
     values = {"curve_amplitude": jnp.array([amplitude]), "curve_length": jnp.array([length])}
     substituted = numpyro.handlers.substitute(numpyro.handlers.seed(sample_weights, jax.random.key(0)), data=values)
-    trace = numpyro.handlers.trace(substituted).get_trace("gp", prior)
+    trace = numpyro.handlers.trace(substituted).get_trace("gp", prior, jnp.zeros(()))
     return trace["curve_weights"]["fn"].base_dist.scale[0, 2:]
 
 
@@ -216,7 +216,7 @@ def test_prior_width_is_that_of_draws(curve):
     @jax.vmap
     def draw(key):
         model = numpyro.handlers.substitute(sample_weights, data=known) if curve == "gp" else sample_weights
-        weights = numpyro.handlers.seed(model, key)(curve, prior)
+        weights = numpyro.handlers.seed(model, key)(curve, prior, jnp.asarray(0.01))
         return predictor(curve, weights, design, jnp.full(1, 0.01))
 
     np.testing.assert_allclose(draw(keys).std(axis=0)[0, 2:5], prior_width(curve, prior, design)[0, 2:5], rtol=0.06)
@@ -225,7 +225,7 @@ def test_prior_width_is_that_of_draws(curve):
 @pytest.mark.parametrize("curve", CURVES)
 def test_draws_from_the_prior_are_finite_and_have_its_moments(curve):
     prior = CurvePrior(*(jnp.array(x) for x in ([2.0, -7.0], [0.5, 5.0], [1.5, 0.2], [1.0, 3.0])))
-    draw = jax.jit(jax.vmap(lambda key: numpyro.handlers.seed(sample_weights, key)(curve, prior)))
+    draw = jax.jit(jax.vmap(lambda key: numpyro.handlers.seed(sample_weights, key)(curve, prior, jnp.asarray(0.3))))
     weights = np.asarray(draw(jax.random.split(jax.random.key(1), 2000)))
     assert weights.shape == (2000, 2, n_weights(curve))
     assert np.isfinite(weights).all()
@@ -235,3 +235,21 @@ def test_draws_from_the_prior_are_finite_and_have_its_moments(curve):
     if curve != "constant":
         spread = [1.0, 1.0] if curve == "power" else [1.5, 0.2]
         np.testing.assert_allclose(weights[:, :, 1].std(axis=0) / spread, 1.0, atol=5 / np.sqrt(2 * 2000))
+
+
+def test_weights_of_power_laws_keep_their_shape_in_units_of_the_spread_of_log_time():
+    """Whatever τ, c times the exponent moves a curve about as far over the record; the exponent alone does not."""
+    prior = CurvePrior(*(jnp.array(x) for x in ([0.0], [0.5], [1.5], [2.0])))
+    design = curve_design(np.linspace(0.5, 99.5, 100), 100.0, EARLY)
+    moved, factors = [], []
+    for share in (0.001, 0.01, 0.1, 1.0):
+        seeded = numpyro.handlers.seed(sample_weights, jax.random.key(0))
+        trace = numpyro.handlers.trace(seeded).get_trace("power", prior, jnp.asarray(share))
+        factors.append(np.asarray(trace["curve_weights"]["fn"].base_dist.factor)[0])
+        exponent = jnp.array([[0.0, 1.0]])
+        moved.append(float(predictor("power", exponent, design, jnp.full(1, share)).std()))
+    factors, moved = np.array(factors), np.array(moved)
+    np.testing.assert_allclose(factors[:, 0], 1.0)
+    assert factors[1, 1] == pytest.approx(1.0, rel=1e-9)
+    np.testing.assert_allclose(moved / factors[:, 1], moved[1], rtol=1e-6)
+    assert moved[1] > 4 * moved[3]

@@ -13,7 +13,9 @@ from lesde_infer.statistics import compute_statistics
 from lesde_infer.variant import non_centred, site_values
 
 
-@pytest.mark.parametrize(("curve", "elasticity"), [("gp", "homogeneous"), ("constant", "matrix")])
+@pytest.mark.parametrize(
+    ("curve", "elasticity"), [("gp", "homogeneous"), ("power", "homogeneous"), ("constant", "matrix")]
+)
 def test_objective_does_not_depend_on_the_coordinates(tmp_path, curve, elasticity):
     """At the same weights and hyperparameters, non-centred and whitened by a random point: equal up to a constant."""
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:

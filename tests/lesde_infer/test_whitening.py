@@ -13,7 +13,7 @@ from scipy import stats
 from lesde_infer._jax import jax, jnp
 from lesde_infer.curves import n_weights
 from lesde_infer.model import strata_model
-from lesde_infer.whitening import ConditionalWhitening, WhiteningPoint, unwhiten
+from lesde_infer.whitening import ConditionalWhitening, RescaledNormal, WhiteningPoint, unwhiten
 
 N_CURVES, N_WEIGHTS = 3, 4
 
@@ -121,6 +121,49 @@ def test_log_density_is_the_sites_own_and_the_jacobian():
     expected = stats.norm(mean, sd).logpdf(value).sum() + float(log_determinant)
     found = whitened_log_density(site_model, point, {"curve_weights_whitened": e}, mean, sd)
     assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def rescaled_model(mean, sd, point, factor):
+    """The site with a Gaussian likelihood of c·w."""
+    weights = numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor).to_event(2))
+    scaled = factor * weights
+    quadratic = jnp.einsum("ci,cij,cj->", scaled, point.information, scaled)
+    numpyro.factor("likelihood", (point.natural * scaled).sum() - 0.5 * quadratic)
+
+
+def test_a_likelihood_of_rescaled_weights_is_whitened_at_every_scale():
+    """Standard normal for any c with one and the same Λ and η, and the site's density is that of w."""
+    rng = np.random.default_rng(7)
+    (mean, sd), point = random_prior(rng), random_point(rng)
+    flat = jnp.asarray(rng.normal(size=N_CURVES * N_WEIGHTS))
+
+    @jax.jit
+    @jax.grad
+    def gradient(flat, factor):
+        values = {"curve_weights_whitened": flat.reshape(N_CURVES, N_WEIGHTS)}
+        return whitened_log_density(rescaled_model, point, values, mean, sd, point, factor)
+
+    @jax.jit
+    def gain(flat, factor):  # of density by the change of variables
+        def value(flat):
+            values = {"curve_weights_whitened": flat.reshape(N_CURVES, N_WEIGHTS)}
+            model = numpyro.handlers.substitute(rescaled_model, data=values)
+            with numpyro.handlers.reparam(config={"curve_weights": ConditionalWhitening(point)}):
+                traced = numpyro.handlers.trace(model).get_trace(mean, sd, point, factor)
+            return traced["curve_weights"]["value"].ravel()
+
+        weights = value(flat)
+        plain = log_density(
+            rescaled_model, (mean, sd, point, factor), {}, {"curve_weights": weights.reshape(N_CURVES, N_WEIGHTS)}
+        )[0]
+        values = {"curve_weights_whitened": flat.reshape(N_CURVES, N_WEIGHTS)}
+        whitened = whitened_log_density(rescaled_model, point, values, mean, sd, point, factor)
+        return whitened - plain, jnp.linalg.slogdet(jax.jacfwd(value)(flat))[1]
+
+    for factor in (jnp.ones((N_CURVES, N_WEIGHTS)), jnp.asarray(rng.uniform(0.1, 10.0, (N_CURVES, N_WEIGHTS)))):
+        np.testing.assert_allclose(gradient(flat, factor), -flat, atol=1e-6)
+        found, expected = gain(flat, factor)
+        assert float(found) == pytest.approx(float(expected), rel=1e-8)
 
 
 @pytest.mark.parametrize("coupled", [False, True])
