@@ -62,6 +62,7 @@ def test_the_unit_of_time_changes_no_contrast():
     np.testing.assert_allclose(quantity.back(quantity.forward(sizes["a"])), sizes["a"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_routes_agree():
     groups = study(ratio=2.0)
     fast, full = of(compare(groups), "gamma_end"), of(compare(groups, route="joint"), "gamma_end")

@@ -31,6 +31,7 @@ def locations(sampled):
     return [np.asarray(run.parameters.location) for run in sampled.draws()]
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_the_number_of_threads(submodels, monkeypatch):
     results = []
     for n_cores in (1, 3):

@@ -100,7 +100,7 @@ def finite(tree):
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("impact", IMPACTS)
+@pytest.mark.parametrize("impact", ["R", *(pytest.param(other, marks=pytest.mark.slow) for other in ("I", "L"))])
 def test_data_modes_densities_and_gradients_are_finite(impact, tmp_path):
     """One test an impact, so that programs are compiled once."""
     for name, change in FITTED.items():

@@ -241,6 +241,7 @@ def test_a_fit_that_misses_its_limits_is_refused_after_longer_attempts(recording
 
     monkeypatch.setattr(inference.ConcurrentSampler, "run_until", remember)
     monkeypatch.setattr(diagnostics, "MINIMAL_ESS", 1e9)
+    monkeypatch.setattr(inference, "LONGER", (2, 3))
     with pytest.raises(ConvergenceError, match=r"run.h5: the posterior did not converge \(ess_bulk of .* below"):
         fit(recording_path, curve="constant", within="isotropic")
     assert [max(wanted) for wanted in run_for] == [times * inference.DRAWS for times in (1, *inference.LONGER)]

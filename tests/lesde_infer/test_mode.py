@@ -53,6 +53,7 @@ def find_mode_start(variant, data, points):
     return _start(variant)(data, points)
 
 
+@pytest.mark.slow
 def test_curves_do_not_pass_through_single_intervals():
     """A made-up run on which the mode of the joint density is a spike, with an information of 10¹³ and more.
 
@@ -69,6 +70,7 @@ def test_curves_do_not_pass_through_single_intervals():
         assert np.asarray(parameters.log_scale).min() > -3.0  # of the noise along the impact over that across
 
 
+@pytest.mark.slow
 def test_the_spread_around_the_mode_is_that_of_the_curvature():
     """Against automatic second derivatives; whitened weights have one, and nothing has more.
 

@@ -262,6 +262,7 @@ class TestBootstrap:
             paths.append(means)
         return class_means(steps, np.stack(paths, axis=1)), A, B
 
+    @pytest.mark.slow
     def test_intervals_cover(self):
         """Eight runs resample to intervals of nominal 90 % that hold the truth in 82 % of repetitions.
 

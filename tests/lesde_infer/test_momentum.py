@@ -109,6 +109,7 @@ class TestTraining:
         assert least_squares(found) == pytest.approx(truth, rel=1e-5)
         assert abs(least_squares(plain) / truth - 1) > 0.05
 
+    @pytest.mark.slow
     def test_dense_records_come_closer_with_the_filter(self, tmp_path):
         """Single random samples a step, recorded every second one: residuals jump, the velocity remembers them."""
         momentum = 0.9

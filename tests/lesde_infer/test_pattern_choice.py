@@ -48,6 +48,7 @@ def test_a_pattern_is_preferred_where_there_is_one(tmp_path, elasticity, has_pat
         assert worth.difference > -N_CLASSES * (N_CLASSES - 1) * 2  # pooled, its entries cost little
 
 
+@pytest.mark.slow
 def test_homogeneous_elasticity_is_a_special_case_of_the_pattern(tmp_path):
     """Of the same data: sites but the pattern's own are shared, and the densities are equal at Z = a Bᵀ."""
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:

@@ -175,6 +175,7 @@ def test_density_and_gamma_do_not_depend_on_the_order_of_classes(tmp_path, impac
         np.testing.assert_allclose(first, second, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_scale_and_pattern_cannot_stand_in_for_each_other(tmp_path):
     """Adding a constant to the scale's curve changes nothing: its weighted average is taken off."""
     with make_run(3, 4, 20).write(tmp_path / "run.h5") as recording:

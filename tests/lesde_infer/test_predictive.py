@@ -123,6 +123,7 @@ def quick_check(fit, recording, **changes):
     return check(of_run(fit, recording), recording, **{"n_draws": N_DRAWS, "n_times": 2, **changes})
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_true_rates(tmp_path, monkeypatch):
     """The recorded run is then one more draw, so its rank among the draws is uniform."""
     monkeypatch.setattr("lesde_infer.predictive.SLOW_METRIC_DRAWS", 3)  # what is slow is looked at in the end only

@@ -30,7 +30,9 @@ def test_the_drift_is_multiplied_by_one_plus_slope_times_relative_size():
     np.testing.assert_array_equal(after.log_noise, before.log_noise)
 
 
-@pytest.fixture(scope="module", params=[1.0, 0.0], ids=["proportional", "indifferent"])
+@pytest.fixture(
+    scope="module", params=[1.0, pytest.param(0.0, marks=pytest.mark.slow)], ids=["proportional", "indifferent"]
+)
 def sampled(request, tmp_path_factory):
     """Draws of γ and of b from a run whose contrasts follow the mean rate GAMMA under impact I; and the true b."""
     slope, rng = request.param, np.random.default_rng(1)

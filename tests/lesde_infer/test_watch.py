@@ -76,6 +76,7 @@ def test_one_look_without_a_fit(tmp_path, capsys):
     assert main(["watch", str(path), "--once", "--no-fit", "--json", str(target)]) == 2
 
 
+@pytest.mark.slow
 def test_a_fit_in_a_process_of_its_own_is_shown(tmp_path, capsys):
     path = separating_recording(tmp_path / "run.h5", separates_at=100)
     assert main(["watch", str(path), "--once", "--curve", "constant"]) == 0
