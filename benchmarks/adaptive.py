@@ -4,8 +4,9 @@ LeNet learns shapes with true labels, one sample a step, and is recorded three t
 step, every 50 steps, and by the adaptive schedule in a file no larger than the second. Class-mean residuals relax
 within steps while classes separate, so increments over 50 steps see less of the drift. γ in windows of the run is held
 against what single steps give: ratio of sums, by least squares on the logits under impact R. The transition are the
-windows in which the mean square of the impact's contrasts is between 90 and 10 % of its largest. Fits of the two small
-files give posterior medians besides (``--fit``).
+windows in which the mean square of the impact's contrasts is between 90 and 10 % of its largest. Of the recording of
+every step, records further apart are kept as well, and the standard error of what its single steps give says what any
+choice of so many of them could. Fits of the two small files give posterior medians besides (``--fit``).
 
     python benchmarks/adaptive.py [--seeds 0 1 2] [--target 0.1] [--fit] [--json FILE] [--work DIR]
 
@@ -24,10 +25,12 @@ from jaxtyping import Float
 
 from data_tools.experiments import ExperimentConfig, run_experiment
 from data_tools.recording import Recording
+from data_tools.thinning import thin_recording
 from lesde_infer.inference import fit
 from lesde_infer.statistics import Statistics, compute_statistics
 
 STEPS, WINDOW, EVERY, LAYER = 10_000, 500, 50, "fc3"
+FURTHER_APART = (2, 5, 10, 20)  # steps between the records that are kept besides
 EARLY, LATE = 0.9, 0.1  # of the largest mean square of impacts, between which classes separate
 CONFIG: dict[str, Any] = {"steps": STEPS, "validation_per_class": 1}
 
@@ -54,6 +57,19 @@ def all_intervals(statistics: Statistics) -> list[float]:
         weight = 1.0 / statistics.lengths[inside]  # noise grows with the interval
         total = (square * exposure**2 * weight).sum()
         rows.append(float((product * exposure * weight).sum() / total) if inside.any() else float("nan"))
+    return rows
+
+
+def single_step_errors(statistics: Statistics) -> list[float]:
+    """Return the standard error of γ of each window by least squares on single steps, from their residuals."""
+    rows = []
+    for start in range(0, STEPS, WINDOW):
+        inside = (statistics.steps[:-1] >= start) & (statistics.steps[1:] <= start + WINDOW)
+        exposure = statistics.lengths[inside] / statistics.n_classes
+        product = statistics.contrast.direction_increment[inside].sum(axis=1) * exposure
+        square = statistics.contrast.direction_square[inside].sum(axis=1) * exposure**2
+        residual = product - product.sum() / square.sum() * square
+        rows.append(float(np.sqrt((residual**2).sum()) / square.sum()))
     return rows
 
 
@@ -95,6 +111,11 @@ def one_seed(seed: int, target: float, work: Path, *, fitted: bool) -> dict[str,
             same = every_step.features(LAYER)[int(np.flatnonzero(every_step.steps == chosen.steps[record])[0])]
             assert np.array_equal(same, chosen.features(LAYER)[record])  # noqa: S101
         placed = np.histogram(chosen.steps, np.arange(0, STEPS + 1, WINDOW))[0].tolist()
+        thinned = {}
+        for every in FURTHER_APART:
+            kept = thin_recording(every_step, work / f"thinned-seed{seed}.h5", range(0, STEPS + 1, every), force=True)
+            thinned[str(every)] = in_windows(statistics_of(kept))
+            kept.unlink()
     full, few, chosen_statistics = statistics_of(dense), statistics_of(evenly), statistics_of(adaptive)
     dense.unlink()
     found: dict[str, Any] = {
@@ -103,6 +124,8 @@ def one_seed(seed: int, target: float, work: Path, *, fitted: bool) -> dict[str,
         "adaptive_records_by_window": placed,
         "impact": impact_sizes(full),
         "every_step": in_windows(full),
+        "every_step_error": single_step_errors(full),
+        "thinned": thinned,
         "every_50": in_windows(few),
         "adaptive_pairs": in_windows(chosen_statistics),
         "adaptive_all": all_intervals(chosen_statistics),
@@ -122,20 +145,22 @@ def transition(found: dict[str, Any]) -> list[int]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return γ of the transition's windows over that of single steps, as Markdown."""
     lines = [
-        "| seed | window from | γ of single steps | every 50 | adaptive, pairs | adaptive, all intervals |"
+        "| seed | window from | γ of single steps | every 2, 5, 10, 20 | every 50 | adaptive, pairs | adaptive, all |"
         " posterior, every 50 | posterior, adaptive | adaptive records |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for seed, found in results.items():
         for window in transition(found):
             truth = found["every_step"][window]
-            cells = [f"{found[name][window] / truth:.2f}" for name in ("every_50", "adaptive_pairs", "adaptive_all")]
+            cells = [", ".join(f"{found['thinned'][str(every)][window] / truth:.2f}" for every in FURTHER_APART)]
+            cells += [f"{found[name][window] / truth:.2f}" for name in ("every_50", "adaptive_pairs", "adaptive_all")]
             for name in ("every_50", "adaptive"):
                 row = found.get("posterior", {}).get(name, {}).get("windows", {})
                 own = row[window] if row else None
                 cells.append("" if own is None else "{:.2f} [{:.2f}, {:.2f}]".format(*(value / truth for value in own)))
             lines.append(
-                f"| {seed} | {window * WINDOW:,} | {truth:.3g} | {' | '.join(cells)} | "
+                f"| {seed} | {window * WINDOW:,} | {truth:.3g} ± {found['every_step_error'][window]:.2g} | "
+                f"{' | '.join(cells)} | "
                 f"{found['adaptive_records_by_window'][window]} |"
             )
     return "\n".join(lines) + "\n"
