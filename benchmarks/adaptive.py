@@ -6,9 +6,9 @@ within steps while classes separate, so increments over 50 steps see less of the
 against what single steps give: ratio of sums, by least squares on the logits under impact R. The transition are the
 windows in which the mean square of the impact's contrasts is between 90 and 10 % of its largest. Of the recording of
 every step, records further apart are kept as well, and the standard error of what its single steps give says what any
-choice of so many of them could. Fits of the two small files give posterior medians besides (``--fit``).
+choice of so many of them could.
 
-    python benchmarks/adaptive.py [--seeds 0 1 2] [--target 0.1] [--fit] [--json FILE] [--work DIR]
+    python benchmarks/adaptive.py [--seeds 0 1 2] [--target 0.1] [--json FILE] [--work DIR]
 
 Recordings of every step take 1 GB each while they are read, and are removed. Results of a seed are kept in the work
 folder: run it again after an interruption.
@@ -26,7 +26,6 @@ from jaxtyping import Float
 from data_tools.experiments import ExperimentConfig, run_experiment
 from data_tools.recording import Recording
 from data_tools.thinning import thin_recording
-from lesde_infer.inference import fit
 from lesde_infer.statistics import Statistics, compute_statistics
 
 STEPS, WINDOW, EVERY, LAYER = 10_000, 500, 50, "fc3"
@@ -46,17 +45,23 @@ def in_windows(statistics: Statistics) -> list[float]:
     return [least_squares(statistics, start, start + WINDOW) for start in range(0, STEPS, WINDOW)]
 
 
+def products(
+    statistics: Statistics, start: int
+) -> tuple[Float[np.ndarray, " interval"], Float[np.ndarray, " interval"], Float[np.ndarray, " interval"]]:
+    """Return ⟨m, Δ⟩ and |m|² of the intervals in a window, m the drift at γ = 1, and their lengths."""
+    inside = (statistics.steps[:-1] >= start) & (statistics.steps[1:] <= start + WINDOW)
+    lengths = statistics.lengths[inside]
+    exposure = lengths / statistics.n_classes
+    product = statistics.contrast.direction_increment[inside].sum(axis=1) * exposure
+    return product, statistics.contrast.direction_square[inside].sum(axis=1) * exposure**2, lengths
+
+
 def all_intervals(statistics: Statistics) -> list[float]:
     """Return γ of each window by least squares on all intervals in it, short and long."""
     rows = []
     for start in range(0, STEPS, WINDOW):
-        inside = (statistics.steps[:-1] >= start) & (statistics.steps[1:] <= start + WINDOW)
-        exposure = statistics.lengths[inside] / statistics.n_classes
-        product = statistics.contrast.direction_increment[inside].sum(axis=1)
-        square = statistics.contrast.direction_square[inside].sum(axis=1)
-        weight = 1.0 / statistics.lengths[inside]  # noise grows with the interval
-        total = (square * exposure**2 * weight).sum()
-        rows.append(float((product * exposure * weight).sum() / total) if inside.any() else float("nan"))
+        product, square, lengths = products(statistics, start)  # noise grows with the interval
+        rows.append(float((product / lengths).sum() / (square / lengths).sum()) if lengths.size else float("nan"))
     return rows
 
 
@@ -64,10 +69,7 @@ def single_step_errors(statistics: Statistics) -> list[float]:
     """Return the standard error of γ of each window by least squares on single steps, from their residuals."""
     rows = []
     for start in range(0, STEPS, WINDOW):
-        inside = (statistics.steps[:-1] >= start) & (statistics.steps[1:] <= start + WINDOW)
-        exposure = statistics.lengths[inside] / statistics.n_classes
-        product = statistics.contrast.direction_increment[inside].sum(axis=1) * exposure
-        square = statistics.contrast.direction_square[inside].sum(axis=1) * exposure**2
+        product, square, _ = products(statistics, start)
         residual = product - product.sum() / square.sum() * square
         rows.append(float(np.sqrt((residual**2).sum()) / square.sum()))
     return rows
@@ -80,20 +82,7 @@ def impact_sizes(statistics: Statistics) -> list[float]:
     return [float(square[(middle >= s) & (middle < s + WINDOW)].mean()) for s in range(0, STEPS, WINDOW)]
 
 
-def posterior_medians(path: Path) -> dict[str, Any]:
-    """Fit, and return the median of γ over each window's intervals, with a 90 % interval."""
-    result = fit(path, layer=LAYER, impact="R", curve="gp", allow_unconverged=True)
-    gamma = result.posterior["gamma"].stack(sample=("chain", "draw")).to_numpy()
-    steps = np.asarray(result.data["constant_data"]["step"])
-    middle = (steps[1:] + steps[:-1]) / 2
-    rows: list[list[float] | None] = []
-    for start in range(0, STEPS, WINDOW):
-        inside = (middle >= start) & (middle < start + WINDOW)
-        rows.append(np.quantile(gamma[inside].mean(axis=0), [0.5, 0.05, 0.95]).tolist() if inside.any() else None)
-    return {"windows": rows, "converged": bool(result.diagnostics().converged)}
-
-
-def one_seed(seed: int, target: float, work: Path, *, fitted: bool) -> dict[str, Any]:
+def one_seed(seed: int, target: float, work: Path) -> dict[str, Any]:
     """Train three times, by the same seed, and return γ in windows by each recording."""
     evenly, adaptive, dense = (work / f"{name}-seed{seed}.h5" for name in ("evenly", "adaptive", "dense"))
     run_experiment(ExperimentConfig(**CONFIG, seed=seed, every=EVERY, burst=1), evenly, force=True)
@@ -118,7 +107,7 @@ def one_seed(seed: int, target: float, work: Path, *, fitted: bool) -> dict[str,
             kept.unlink()
     full, few, chosen_statistics = statistics_of(dense), statistics_of(evenly), statistics_of(adaptive)
     dense.unlink()
-    found: dict[str, Any] = {
+    return {
         "bytes": {"evenly": evenly.stat().st_size, "adaptive": adaptive.stat().st_size},
         "records": {"evenly": n_records, "adaptive": len(chosen_statistics.steps)},
         "adaptive_records_by_window": placed,
@@ -130,9 +119,6 @@ def one_seed(seed: int, target: float, work: Path, *, fitted: bool) -> dict[str,
         "adaptive_pairs": in_windows(chosen_statistics),
         "adaptive_all": all_intervals(chosen_statistics),
     }
-    if fitted:
-        found["posterior"] = {"every_50": posterior_medians(evenly), "adaptive": posterior_medians(adaptive)}
-    return found
 
 
 def transition(found: dict[str, Any]) -> list[int]:
@@ -146,22 +132,17 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """Return γ of the transition's windows over that of single steps, as Markdown."""
     lines = [
         "| seed | window from | γ of single steps | every 2, 5, 10, 20 | every 50 | adaptive, pairs | adaptive, all |"
-        " posterior, every 50 | posterior, adaptive | adaptive records |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        " adaptive records |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for seed, found in results.items():
         for window in transition(found):
             truth = found["every_step"][window]
             cells = [", ".join(f"{found['thinned'][str(every)][window] / truth:.2f}" for every in FURTHER_APART)]
             cells += [f"{found[name][window] / truth:.2f}" for name in ("every_50", "adaptive_pairs", "adaptive_all")]
-            for name in ("every_50", "adaptive"):
-                row = found.get("posterior", {}).get(name, {}).get("windows", {})
-                own = row[window] if row else None
-                cells.append("" if own is None else "{:.2f} [{:.2f}, {:.2f}]".format(*(value / truth for value in own)))
             lines.append(
                 f"| {seed} | {window * WINDOW:,} | {truth:.3g} ± {found['every_step_error'][window]:.2g} | "
-                f"{' | '.join(cells)} | "
-                f"{found['adaptive_records_by_window'][window]} |"
+                f"{' | '.join(cells)} | {found['adaptive_records_by_window'][window]} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -171,16 +152,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--target", type=float, default=0.1, help="movement of residuals from burst to burst")
-    parser.add_argument("--fit", action="store_true", help="posterior medians besides")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work" / "adaptive")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     results = {}
     for seed in arguments.seeds:
-        kept = arguments.work / f"seed{seed}-target{arguments.target}{'-fit' if arguments.fit else ''}.json"
+        kept = arguments.work / f"seed{seed}-target{arguments.target}.json"
         if not kept.exists():
-            kept.write_text(json.dumps(one_seed(seed, arguments.target, arguments.work, fitted=arguments.fit)))
+            kept.write_text(json.dumps(one_seed(seed, arguments.target, arguments.work)))
         results[str(seed)] = json.loads(kept.read_text())
         print(table({str(seed): results[str(seed)]}), flush=True)
     print(table(results))

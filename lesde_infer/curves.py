@@ -146,19 +146,18 @@ def sample_weights(curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""]
     ``power`` are told by how much its ``time_scale`` stretches log time (`lesde_infer.whitening`).
     """
     mean = jnp.zeros((len(prior.level_mean), n_weights(curve))).at[:, 0].set(prior.level_mean)
-    trend_sd = jnp.stack([prior.level_sd, prior.slope_sd], axis=1)
+    trend_sd, factor = jnp.stack([prior.level_sd, prior.slope_sd], axis=1), jnp.ones_like(mean)
     if curve == "constant":
         sd = trend_sd[:, :1]
     elif curve == "power":
         sd = trend_sd.at[:, 1].set(EXPONENT_SD)
-        factor = jnp.ones_like(mean).at[:, 1].set(log_spread(time_scale))
-        return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor).to_event(2))
+        factor = factor.at[:, 1].set(log_spread(time_scale))
     else:
         amplitude = numpyro.sample("curve_amplitude", SoftHalfNormal(prior.amplitude_sd).to_event(1))
         # Within 0.19 and 1.33 with probability 0.95: curves bend on the scale of the record, not of single records.
         length = numpyro.sample("curve_length", dist.LogNormal(jnp.log(0.5), 0.5).expand(mean.shape[:1]).to_event(1))
         sd = jnp.concatenate([trend_sd, jax.vmap(_basis_sd)(amplitude, length)], axis=1)
-    return numpyro.sample("curve_weights", dist.Normal(mean, sd).to_event(2))
+    return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor).to_event(2))
 
 
 def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, " function"]:

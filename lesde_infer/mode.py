@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
@@ -50,16 +51,21 @@ def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array
     @traced_alone
     def evaluate(position: Position, data: Any, points: Points) -> Array:
         values = site_values(variant, position, data, points)
-        trace = numpyro.handlers.trace(numpyro.handlers.substitute(variant.model, data=values)).get_trace(data)
-        information = variant.information(values, data)
+        priors, information = _priors(variant, points, values, data), variant.information(values, data)
         volume = jnp.zeros(())
         for site, point in points.items():
-            prior = trace[site]["fn"].base_dist
+            prior = priors[site]
             volume += _log_determinant(information[site], prior.scale)
             volume -= _log_determinant(point.information, factor_of(prior) * prior.scale)
         return whitened_potential(variant, position, data, points) + 0.5 * volume
 
     return jax.jit(jax.value_and_grad(evaluate))
+
+
+def _priors(variant: Variant, points: Points, values: Position, data: Any) -> dict[str, dist.Normal]:
+    """Return the normal prior of each whitened site, given the values of the others."""
+    trace = numpyro.handlers.trace(numpyro.handlers.substitute(variant.model, data=values)).get_trace(data)
+    return {site: trace[site]["fn"].base_dist for site in points}
 
 
 def _log_determinant(information: Float[Array, "row entry entry"], sd: Float[Array, "row entry"]) -> Float[Array, ""]:
@@ -96,10 +102,9 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
         values = site_values(variant, position, data, points)
         at = {site: values[site] for site in points}
         score = jax.grad(log_likelihood)(at, values, data)
-        trace = numpyro.handlers.trace(numpyro.handlers.substitute(variant.model, data=values)).get_trace(data)
-        found = {}
+        priors, found = _priors(variant, points, values, data), {}
         for site, own in variant.information(values, data).items():
-            factor = factor_of(trace[site]["fn"].base_dist)
+            factor = factor_of(priors[site])
             scaled = own / (factor[:, :, None] * factor[:, None, :])
             natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site]) + score[site] / factor
             found[site] = WhiteningPoint(scaled, natural)
