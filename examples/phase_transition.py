@@ -103,21 +103,21 @@ def infer(run: Run, recording: Path, work: Path) -> dict[str, Any]:
     import lesde_infer as li
 
     curve = "constant" if run.quick else "gp"
-    fit = li.fit(recording, curve=curve, seed=run.seed, allow_unconverged=True)
+    fit = fitted(recording, work / f"{run.name}.nc", curve=curve, seed=run.seed)
     check = li.check(fit, recording, n_draws=DRAWS, seed=run.seed)
     summary = fit.to_json()
     names = ("converged", "probability_gamma_positive", "probability_separable", "phase_probabilities", "tail_index")
     found = {name: summary[name] for name in names}
     found["p_values"] = check.to_json()["p_values"]
     if run.seed == 0:
-        by_given = li.fit(
+        by_given = fitted(
             recording,
+            work / f"{run.name}-given.nc",
             impact="I",
             curve=curve,
             group="given_labels",
             seed=run.seed,
             within="isotropic",
-            allow_unconverged=True,
         )
         found["paper"] = integrals(by_given)
         found["class_means"] = {
@@ -126,6 +126,17 @@ def infer(run: Run, recording: Path, work: Path) -> dict[str, Any]:
             "predicted": check.class_means_predicted[:40].tolist(),
         }
     return found
+
+
+def fitted(recording: Path, kept: Path, **choices: Any) -> Any:
+    """Return the fit that was kept, or fit and keep it, whether it converged or not."""
+    import lesde_infer as li
+
+    if kept.exists():
+        return li.load(kept)
+    fit = li.fit(recording, allow_unconverged=True, **choices)
+    fit.save(kept)
+    return fit
 
 
 def integrals(fit: Any) -> dict[str, Any]:
