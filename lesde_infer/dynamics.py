@@ -39,6 +39,7 @@ from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import NoiseMemory, remember
 from lesde_infer.path_noise import NoiseAxes, noise_axes, stratified_noise, student_factors
+from lesde_infer.sample_noise import MovementArrays, SampleNoise, patterned, sized
 from lesde_infer.simulation_input import arrange_classes, check_intervals, check_samples, factor_classifiers
 
 WORKING_BYTES = 256 * 2**20
@@ -79,6 +80,7 @@ def simulate_records(
     stretched: bool = False,
     memory: NoiseMemory | None = None,
     directions: ClassMeanNoise | None = None,
+    sample_noise: SampleNoise | None = None,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
     """Simulate the samples' features from their first record on, under each draw of the rates.
 
@@ -119,6 +121,8 @@ def simulate_records(
         How much of the noise of class means stays; None, and all stays.
     directions
         Along which directions class means are shaken; None, and along all alike.
+    sample_noise
+        Which samples are shaken together; None, and each by itself, all alike.
 
     Returns
     -------
@@ -161,6 +165,7 @@ def simulate_records(
         lengths=jnp.asarray(lengths),
         memory=None if remembered is None else jnp.asarray(remembered),
         directions=noise_axes(directions, n_classes, first.shape[1]),
+        movements=None if sample_noise is None else sample_noise.arrays(),
         readouts=readouts,
         records=jnp.asarray(records),
         key=jax.random.key(seed),
@@ -217,6 +222,7 @@ def _run_batch(
     lengths: Float[Array, "interval"],
     memory: Float[Array, "stratum 3 interval"] | None,
     directions: NoiseAxes,
+    movements: MovementArrays | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     key: PRNGKeyArray,
@@ -234,6 +240,7 @@ def _run_batch(
         lengths=lengths,
         memory=memory,
         directions=directions,
+        movements=movements,
         readouts=readouts,
         records=records,
         impact=impact,
@@ -254,6 +261,7 @@ def _run_draw(
     lengths: Float[Array, "interval"],
     memory: Float[Array, "stratum 3 interval"] | None,
     directions: NoiseAxes,
+    movements: MovementArrays | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     impact: Impact,
@@ -301,7 +309,11 @@ def _run_draw(
             # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as where none moves.
             drift = jnp.zeros_like(means) if impact == "L" or pattern is not None else moved - means
             class_noise, unit = stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes, directions)
-            individual_noise = split(unit, axes)
+            if movements is None:
+                individual_noise = split(unit, axes)
+            else:
+                unit = patterned(jax.random.fold_in(interval_key, 2), unit, movements, interval)
+                individual_noise = sized(split(unit, axes), axes, len(means))
             if memory is not None:
                 class_noise, fluctuation = remember(class_noise, fluctuation, memory[:, :, interval])
         after = moved + class_noise
@@ -310,7 +322,13 @@ def _run_draw(
         pushed = None if push is None else split(push, axes)
         stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
         moved_parts = move_along_with(
-            parts, own, length, stretch=stretch, axes=axes, push=pushed, noise=individual_noise
+            parts,
+            own,
+            length,
+            stretch=stretch,
+            axes=axes if movements is None else None,  # recorded movements have their directions
+            push=pushed,
+            noise=individual_noise,
         )
         return after, moved_parts, fluctuation
 

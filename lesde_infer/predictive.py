@@ -277,6 +277,7 @@ def _paths(
             class_frequencies=fit.settings.class_frequencies,
             memory=fit.noise_memory,
             directions=fit.noise_directions,
+            sample_noise=start.noise,
         )
         in_range = (np.abs(simulated) < LARGEST_FEATURE).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

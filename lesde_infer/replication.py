@@ -14,8 +14,13 @@ and R² need not be kept, since the stored log density of the increment, ℓ, gi
 1 + R²/(νs²) = exp(2 (c − ℓ)/(ν + d)), with c the log density at R = 0.
 
 Where an interval is one measured number, its scatter around the curve, of variance λσ², is told from the error of
-measuring it, of variance λe² in the model, by a Gaussian's rule: the share w = σ²/(σ² + e²) of the residual is
-scatter, with remaining variance λwe².
+measuring it, which is Gaussian of variance e²: given λ the share w = λσ²/(λσ² + e²) of the residual r is scatter, with
+remaining variance we², and given the scatter s, λ ~ InverseGamma((ν + 1)/2, (ν + s²/σ²)/2). `SWEEPS` draws of one given
+the other start from the λ of the fit, whose density lets λ widen the error as well: a fit needs it in closed form, but a
+replication by it would take a residual of many errors for error, and leave out what happened. (LeNet on shapes, true
+labels: over one interval late in training deviations shrank by a factor of 0.72 ± 0.02, of which such a replication left
+0.99. A few like it made deviations end 2.5 times too large, and class means, driven by what far samples leave of
+residuals, twice too far apart.)
 
 Some intervals tell nothing of a stratum, and their log density is not one. In a standstill nothing moves, and nothing
 does in the replication. Where samples of a class are equal they stay so: no growth, no pull, noise of the size of
@@ -33,6 +38,9 @@ from scipy.special import gammaln
 from lesde_infer._jax import jnp
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.model import interval_degrees
+
+SWEEPS = 20
+"""Times that scatter and its factor are drawn given each other."""
 
 
 def scale_factors(
@@ -69,6 +77,7 @@ def scatter(
     residual: Float[np.ndarray, "draw time"],
     sd: Float[np.ndarray, "draw time"],
     error: Float[np.ndarray, " time"],
+    degrees: Float[np.ndarray, "draw time"],
     factors: Float[np.ndarray, "draw time"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "draw time"]:
@@ -82,12 +91,18 @@ def scatter(
         Scale of the scatter.
     error : array
         Standard error of the measurement.
+    degrees : array
+        Degrees of freedom ν of the scatter.
     factors : array
-        λ of each interval.
+        λ of each interval to start from.
     rng : Generator
     """
-    share = sd**2 / (sd**2 + error**2)
-    return share * residual + np.sqrt(factors * share) * error * rng.normal(size=residual.shape)
+    for _ in range(SWEEPS):
+        variance = factors * sd**2
+        share = variance / (variance + error**2)
+        drawn = share * residual + np.sqrt(share) * error * rng.normal(size=residual.shape)
+        factors = (degrees + (drawn / sd) ** 2) / rng.chisquare(degrees + 1.0, size=residual.shape)
+    return drawn
 
 
 def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRates:
@@ -153,7 +168,8 @@ def replicated_rates(data: xr.DataTree, n_draws: int, seed: int) -> IntervalRate
         """Draw what was measured, less its error; ``elsewhere`` is what there is where samples are equal."""
         error, spread = constant[f"{name}_error"].to_numpy(), _told(constant, f"{name}_spread")
         own = factors(stratum, np.sqrt(sd**2 + error**2), told & spread)
-        found = predicted + scatter(observed[name].to_numpy() - predicted, sd, error, own, rng)
+        residual = observed[name].to_numpy() - predicted
+        found = predicted + scatter(residual, sd, error, degrees(stratum), own, rng)
         return np.where(spread, np.where(spike, observed[name].to_numpy(), found), elsewhere)
 
     def growth(suffix: str) -> Float[np.ndarray, "draw time"]:
