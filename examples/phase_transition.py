@@ -106,8 +106,9 @@ def infer(run: Run, recording: Path, work: Path) -> dict[str, Any]:
     fit = fitted(recording, work / f"{run.name}.nc", curve=curve, seed=run.seed)
     check = li.check(fit, recording, n_draws=DRAWS, seed=run.seed)
     summary = fit.to_json()
-    names = ("converged", "probability_gamma_positive", "probability_separable", "phase_probabilities", "tail_index")
+    names = ("converged", "probability_gamma_positive", "phase_probabilities", "tail_index")
     found = {name: summary[name] for name in names}
+    found["probability_separable"] = check.probability_separable
     found["p_values"] = check.to_json()["p_values"]
     if run.seed == 0:
         by_given = fitted(

@@ -11,7 +11,7 @@ from data_tools.recording import Recording
 from lesde_infer.fitted_run import MEND, check_same_run, require_all_outputs
 from lesde_infer.observed import FEATURE_METRICS, METRICS, observe
 from lesde_infer.replication_path import ReplicationPath
-from lesde_infer.sample_noise import SampleNoise, recorded_movements, windows
+from lesde_infer.sample_noise import SampleNoise, recorded_sample_noise
 from lesde_infer.separability import class_means
 from lesde_infer.snapshots import MINIMAL_SAMPLES, fed_classifier, present_samples, read_record
 
@@ -43,6 +43,8 @@ class ReplicatedSamples:
         Points in time that paths pass.
     classifier : tuple of arrays or None
         Weight and bias at each point of the path, for impact R on a hidden layer only.
+    noise : SampleNoise or None
+        Which samples are shaken together (`lesde_infer.sample_noise`).
     """
 
     samples: Int[np.ndarray, " sample"]
@@ -55,7 +57,7 @@ class ReplicatedSamples:
     n_classes: int
     path: ReplicationPath
     classifier: tuple[Float[np.ndarray, "point class_ feature"], Float[np.ndarray, "point class_"]] | None
-    noise: SampleNoise | None = None
+    noise: SampleNoise | None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -148,17 +150,16 @@ def choose_samples(fit: "Fit", recording: Recording, max_samples_per_class: int,
     present = present_samples(features)
     members = [np.flatnonzero((groups == position) & present) for position in range(fit.n_classes)]
     samples = np.sort(np.concatenate([generator.permutation(own)[:max_samples_per_class] for own in members]))
-    n_intervals = len(path.lengths)
-    movements = recorded_movements(
+    noise = recorded_sample_noise(
         recording,
         layer,
         samples,
         groups[samples],
         path.last_records,
+        np.arange(len(path.lengths)),
         by_parts=fit.settings.within == "spanned",
     )
     return ReplicatedSamples(
-        noise=windows(*movements, np.arange(n_intervals), fit.n_classes),
         samples=samples,
         features=features[samples],
         labels=labels[samples],
@@ -169,4 +170,5 @@ def choose_samples(fit: "Fit", recording: Recording, max_samples_per_class: int,
         n_classes=fit.n_classes,
         path=path,
         classifier=classifier,
+        noise=noise,
     )

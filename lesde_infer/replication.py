@@ -14,13 +14,13 @@ and R² need not be kept, since the stored log density of the increment, ℓ, gi
 1 + R²/(νs²) = exp(2 (c − ℓ)/(ν + d)), with c the log density at R = 0.
 
 Where an interval is one measured number, its scatter around the curve, of variance λσ², is told from the error of
-measuring it, which is Gaussian of variance e²: given λ the share w = λσ²/(λσ² + e²) of the residual r is scatter, with
-remaining variance we², and given the scatter s, λ ~ InverseGamma((ν + 1)/2, (ν + s²/σ²)/2). `SWEEPS` draws of one given
-the other start from the λ of the fit, whose density lets λ widen the error as well: a fit needs it in closed form, but a
-replication by it would take a residual of many errors for error, and leave out what happened. (LeNet on shapes, true
-labels: over one interval late in training deviations shrank by a factor of 0.72 ± 0.02, of which such a replication left
-0.99. A few like it made deviations end 2.5 times too large, and class means, driven by what far samples leave of
-residuals, twice too far apart.)
+measuring it, which is Gaussian of variance e²: given λ the share w = λσ²/(λσ² + e²) of the residual is scatter, with
+remaining variance we², and given the scatter s, λ ~ InverseGamma((ν + 1)/2, (ν + s²/σ²)/2). `SWEEPS` draws of one
+given the other start from the λ of the fit, whose density lets λ widen the error as well. A fit needs it in closed
+form, but a replication by it would take a residual of many errors for error, and leave out what happened. (LeNet on
+shapes, true labels: over one interval late in training deviations shrank by a factor of 0.72 ± 0.02, of which such a
+replication left 0.99. A few like it made deviations end 2.5 times too large, and class means, driven by what far
+samples leave of residuals, 1.7 times too far apart.)
 
 Some intervals tell nothing of a stratum, and their log density is not one. In a standstill nothing moves, and nothing
 does in the replication. Where samples of a class are equal they stay so: no growth, no pull, noise of the size of

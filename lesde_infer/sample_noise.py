@@ -101,16 +101,17 @@ def sized(
     return jnp.where(square > 0, jnp.sqrt(wanted / jnp.where(square > 0, square, 1.0)), 0.0)[:, None, None] * parts
 
 
-def recorded_movements(
+def recorded_sample_noise(
     recording: Recording,
     layer: str,
     samples: Int[np.ndarray, " sample"],
     groups: Int[np.ndarray, " sample"],
     records: Int[np.ndarray, " point"],
+    wanted: Int[np.ndarray, " interval"],
     *,
     by_parts: bool,
-) -> tuple[Float[np.ndarray, "movement feature sample"], Int[np.ndarray, " movement"]]:
-    """Return z_s between points of a path, and between which: the interval of each.
+) -> SampleNoise | None:
+    """Return the movements between records, and for each interval to be simulated those around it.
 
     Parameters
     ----------
@@ -121,27 +122,34 @@ def recorded_movements(
     groups : array
         Their classes, 0 to K − 1.
     records : array
-        Record at each point, ascending.
+        Records, ascending, between which movements are taken.
+    wanted : array
+        Place among the intervals between records that each simulated interval has; those beyond them have the last.
     by_parts : bool
         Along and across the span of the class means, or all in one.
+
+    Returns
+    -------
+    SampleNoise or None
+        None where fewer than two movements were recorded.
 
     Notes
     -----
     Where samples are missing at an end of an interval their movement is 0, and where a class lacks two the interval has
-    none.
+    none. Of movements that would take more than `LARGEST_BYTES` those between every second, third … record are taken.
     """
     n_classes = int(groups.max()) + 1
-    held, found, intervals = None, [], []
-    for interval, record in enumerate(records.tolist(), start=-1):
-        after = read_record(recording, layer, record)[samples]
-        if held is not None:
-            movement = _movement(held, after, groups, n_classes, by_parts=by_parts)
-            if movement is not None:
-                found.append(movement.T.astype(np.float32))
-                intervals.append(interval)
+    found, intervals = [], []
+    held = read_record(recording, layer, int(records[0]))[samples]
+    stride = -(-4 * held.size * len(records) // LARGEST_BYTES)
+    for interval in range(0, len(records) - 1, stride):
+        after = read_record(recording, layer, int(records[min(interval + stride, len(records) - 1)]))[samples]
+        movement = _movement(held, after, groups, n_classes, by_parts=by_parts)
+        if movement is not None:
+            found.append(movement.T.astype(np.float32))
+            intervals.append(interval)
         held = after
-    empty = np.zeros((0, after.shape[1], len(samples)), dtype=np.float32)
-    return (np.stack(found) if found else empty), np.array(intervals, dtype=np.int64)
+    return _windows(np.stack(found), np.array(intervals), wanted, n_classes) if len(found) > 1 else None
 
 
 def _movement(
@@ -176,15 +184,13 @@ def _movement(
     return moved
 
 
-def windows(
+def _windows(
     movements: Float[np.ndarray, "movement feature sample"],
     intervals: Int[np.ndarray, " movement"],
     wanted: Int[np.ndarray, " interval"],
     n_classes: int,
-) -> SampleNoise | None:
-    """Give each interval of a path the movements around it; None where fewer than two were recorded."""
-    if len(movements) < 2:
-        return None
+) -> SampleNoise:
+    """Give each interval of a path the movements around it."""
     width = min(WINDOW, len(movements))
     nearest = np.searchsorted(intervals, wanted)
     first = np.clip(nearest - width // 2, 0, len(movements) - width)
