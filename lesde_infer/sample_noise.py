@@ -13,7 +13,7 @@ were recorded in W intervals around it (of a forecast: at the end of the record)
 
     noise = √(1 − ρ) Σ_s g_s z_s/√W + √ρ ξ,        g, ξ independent standard normal, |z_s|² = d,
 
-z_s being what is left of the change of deviations when the growth of each part (`lesde_infer.deviations`) is taken out,
+both sums brought to the same size first, since a single pattern may have any. z_s is what is left of the change of deviations when the growth of each part (`lesde_infer.deviations`) is taken out,
 each part scaled to the same size in all intervals, and ρ the share by which the covariance of W increments is drawn
 towards one that is alike in all directions (`lesde_infer.noise_directions`). Each part of the noise then gets the size
 that the model says; this module says which samples move, not how far. Nothing of this changes a posterior.
@@ -85,8 +85,10 @@ def patterned(
     width = len(arrays.weights)
     window = jax.lax.dynamic_slice_in_dim(arrays.movements, arrays.first[interval], width)
     together = jnp.tensordot(arrays.weights * jax.random.normal(key, (width,)), window, axes=1)
+    square = jnp.sum(together**2)
+    size = jnp.where(square > 0, jnp.sqrt(jnp.sum(alike**2) / jnp.where(square > 0, square, 1.0)), 0.0)
     even = arrays.even[interval]
-    return jnp.sqrt(1.0 - even) * together + jnp.sqrt(even) * alike
+    return jnp.sqrt(1.0 - even) * size * together + jnp.sqrt(even) * alike
 
 
 def sized(

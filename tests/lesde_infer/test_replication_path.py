@@ -52,7 +52,12 @@ class GappyFit:
     @property
     def settings(self):
         return SimpleNamespace(
-            layer="logits", impact=self.impact, group="labels", class_frequencies=self.frequencies, time="recorded"
+            layer="logits",
+            impact=self.impact,
+            group="labels",
+            within="isotropic",
+            class_frequencies=self.frequencies,
+            time="recorded",
         )
 
     def interval_rates(self, n_draws, seed):
