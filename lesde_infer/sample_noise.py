@@ -13,10 +13,11 @@ were recorded in W intervals around it (of a forecast: at the end of the record)
 
     noise = √(1 − ρ) Σ_s g_s z_s/√W + √ρ ξ,        g, ξ independent standard normal, |z_s|² = d,
 
-both sums brought to the same size first, since a single pattern may have any. z_s is what is left of the change of deviations when the growth of each part (`lesde_infer.deviations`) is taken out,
-each part scaled to the same size in all intervals, and ρ the share by which the covariance of W increments is drawn
-towards one that is alike in all directions (`lesde_infer.noise_directions`). Each part of the noise then gets the size
-that the model says; this module says which samples move, not how far. Nothing of this changes a posterior.
+both sums brought to the same size first, since a single pattern may have any. z_s is what is left of the change of
+deviations when the growth of each part (`lesde_infer.deviations`) is taken out, each part scaled to the same size in
+all intervals, and ρ the share by which the covariance of W increments is drawn towards one that is alike in all
+directions (`lesde_infer.noise_directions`). Each part of the noise then gets the size that the model says; this
+module says which samples move, not how far. Nothing of this changes a posterior.
 
 tests/lesde_infer/test_sample_noise.py checks recovery of patterns, sizes, and that noise without pattern stays such.
 """
@@ -62,7 +63,10 @@ class SampleNoise:
         """Return the arrays that a simulation uses."""
         width = min(WINDOW, len(self.movements))
         return MovementArrays(
-            *(jnp.asarray(part) for part in (self.movements, self.first, self.even)), jnp.full(width, width**-0.5)
+            movements=jnp.asarray(self.movements),
+            first=jnp.asarray(self.first),
+            even=jnp.asarray(self.even),
+            weights=jnp.full(width, width**-0.5),
         )
 
 

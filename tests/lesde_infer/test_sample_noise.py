@@ -66,7 +66,9 @@ def test_one_pattern_is_found_and_nothing_else_moves():
     assert noise is not None
     moved = paths(noise)
     along = np.tensordot(moved, pattern, axes=2)
-    assert (along**2).sum() / (moved**2).sum() > 0.9
+    # Of the rest a part is ρ, 0.06, and a part that deviations, which walk along the pattern, take some for growth.
+    assert (along**2).sum() / (moved**2).sum() > 0.8
+    assert (np.tensordot(paths(None), pattern, axes=2) ** 2).sum() / (paths(None) ** 2).sum() < 0.02
     assert abs(along.mean()) < 4 * along.std() / np.sqrt(len(along))
 
 
