@@ -131,7 +131,7 @@ def half_separable(outcomes: Outcomes) -> float:
     happened = np.array([outcome["separable"] for outcome in outcomes])
     if happened.all() or not happened.any():
         return float("nan")
-    return midpoint(np.array([outcome["noise"] for outcome in outcomes]), happened)
+    return max(0.0, midpoint(np.array([outcome["noise"] for outcome in outcomes]), happened))
 
 
 def interval(border: Callable[[Outcomes], float], outcomes: Outcomes) -> str:

@@ -326,7 +326,7 @@ def _run_draw(
             own,
             length,
             stretch=stretch,
-            axes=axes if movements is None else None,  # recorded movements have their directions
+            axes=axes,
             push=pushed,
             noise=individual_noise,
         )

@@ -44,7 +44,6 @@ from lesde_infer.predictive import (
     PredictionError,
     separable_share,
 )
-from lesde_infer.sample_noise import WINDOW, SampleNoise, recorded_sample_noise
 from lesde_infer.snapshots import Grouping
 from lesde_infer.stretching import measure_stretching
 from lesde_infer.time_axis import TimeChoice
@@ -202,19 +201,10 @@ def _continue(
         recording, samples.layer, samples.all_groups, fit.times[: start + 1], by_parts=by_parts
     )
     rates = future_rates(fit, grid, stretching, n_draws, seed)
-    noise = recorded_sample_noise(
-        recording,
-        samples.layer,
-        samples.samples,
-        samples.groups,
-        np.arange(max(0, start - WINDOW), start + 1),
-        np.full(len(grid.lengths), WINDOW),
-        by_parts=by_parts,
-    )
     stride = max(1, rates.n_draws // SLOW_METRIC_DRAWS)
     quick = tuple(name for name in metrics if name != "linear_accuracy")
     measured = []
-    for draw, path in enumerate(_paths(fit, samples, rates, grid, chosen, noise, seed)):
+    for draw, path in enumerate(_paths(fit, samples, rates, grid, chosen, seed)):
         for place, features in enumerate(path):
             is_full = place == len(path) - 1 or draw % stride == 0
             measured.append(samples.measure(features, metrics if is_full else quick))
@@ -270,7 +260,6 @@ def _paths(
     rates: IntervalRates,
     grid: FutureGrid,
     chosen: Int[np.ndarray, " chosen"],
-    noise: SampleNoise | None,
     seed: int,
 ) -> Iterator[Float[np.ndarray, "chosen sample feature"]]:
     """Simulate a path for each draw, and yield those that stay in range."""
@@ -296,7 +285,6 @@ def _paths(
             class_frequencies=fit.settings.class_frequencies,
             memory=fit.noise_memory,
             directions=fit.noise_directions,
-            sample_noise=noise,
             stretched=True,
         )
         in_range = (np.abs(simulated) < largest).all(axis=(1, 2, 3))
