@@ -11,8 +11,9 @@ samples may besides be pulled by their own residuals.
 The three noises are orthogonal strata: the first moves only the mean of the class means, the second only
 contrasts between class means, the third only deviations from them. Under I and R the second is two: noise along the
 contrasts of the drift has a scale of its own, apart from noise across them, which may lie along few directions
-(`lesde_infer.noise_directions`). In each interval between two records a
-stratum's increment is multivariate Student-t: all its components share one factor √(ν/χ²_ν).
+(`lesde_infer.noise_directions`), and the third may shake samples together in patterns
+(`lesde_infer.sample_noise`). In each interval between two records a stratum's increment is multivariate Student-t: all
+its components share one factor √(ν/χ²_ν).
 """
 
 from collections.abc import Sequence
