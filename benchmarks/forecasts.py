@@ -89,8 +89,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Forecasts from a prefix",
         "",
-        "Made by `python benchmarks/forecasts.py` (p…: of `make paper`, given by `--recordings`): impact R on the logits,",
-        "curve gp, 100 paths to the last record.",
+        "Made by `python benchmarks/forecasts.py` (p…: of `make paper`, given by `--recordings`): impact R on the",
+        "logits, curve gp, 100 paths to the last record.",
         "CRPS in the unit of the metric; smaller is better, and of a point forecast it is the absolute error.",
         "",
         "| metric | forecasts | CRPS | of persistence | better by | of a line in log t | better by "
