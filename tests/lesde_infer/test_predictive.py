@@ -69,7 +69,12 @@ class KnownFit:
     @property
     def settings(self):
         return SimpleNamespace(
-            layer=self.layer, impact=self.impact, group=self.group, class_frequencies=None, time="recorded"
+            layer=self.layer,
+            impact=self.impact,
+            group=self.group,
+            within="isotropic",
+            class_frequencies=None,
+            time="recorded",
         )
 
     @property
