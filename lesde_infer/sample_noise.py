@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from data_tools.recording import Recording
 from lesde_infer._jax import jax, jnp
 from lesde_infer.deviations import contrast_axes
+from lesde_infer.noise_dimension import across
 from lesde_infer.noise_directions import ROUNDING, shrinkage_share
 from lesde_infer.snapshots import MINIMAL_SAMPLES, ClassAverage, present_samples, read_record
 
@@ -182,12 +183,10 @@ def _movement(
     parts = [(deviations @ axes.T @ axes, change @ axes.T @ axes, n_axes)]
     parts.append((deviations - parts[0][0], change - parts[0][1], before.shape[1] - n_axes))
     for deviation, movement, dimension in parts:
-        square = float(np.vdot(deviation, deviation))
-        if square > 0:
-            movement = movement - deviation * (float(np.vdot(deviation, movement)) / square)
-        size = float(np.linalg.norm(movement))
+        left = across(movement, deviation).reshape(movement.shape)
+        size = float(np.linalg.norm(left))
         if size > ROUNDING * float(np.linalg.norm(before)):
-            moved[common] += movement * (np.sqrt((len(own) - n_classes) * dimension) / size)
+            moved[common] += left * (np.sqrt((len(own) - n_classes) * dimension) / size)
     return moved
 
 

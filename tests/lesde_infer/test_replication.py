@@ -56,7 +56,7 @@ def test_scatter_is_calibrated(error):
 
 
 def test_a_residual_of_many_errors_is_scatter():
-    """Seen in a record of LeNet: growth by −0.32 ± 0.02 where growth otherwise scatters by 0.005."""
+    """Like one in a record of LeNet: growth by −0.32 ± 0.02 where it otherwise scatters by thousandths."""
     rng = np.random.default_rng(4)
     residual, one = np.full((N, 1), -0.32), np.ones((N, 1))
     draws = scatter(residual, 0.005 * one, np.array([0.02]), 1.5 * one, one, rng)
