@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
+from lesde_infer.common_growth import CouplingArrays, GrowthCoupling, contrast_growth, size_growth
 from lesde_infer.deviations import (
     DeviationRates,
     contrast_axes,
@@ -63,6 +64,15 @@ class _DrawRates(NamedTuple):
     pattern: Float[Array, "*draw interval class_ class_"] | None
 
 
+class _State(NamedTuple):
+    """Class means, deviations, and the parts of past noise that go again: of class means, and of common growth."""
+
+    means: Float[Array, "class_ feature"]
+    deviations: Float[Array, "feature sample"]
+    fluctuation: Float[Array, "class_ feature"]
+    growth: Float[Array, ""]
+
+
 def simulate_records(
     first_features: Float[np.ndarray, "sample feature"],
     groups: Int[np.ndarray, "sample"],
@@ -82,6 +92,7 @@ def simulate_records(
     memory: NoiseMemory | None = None,
     directions: ClassMeanNoise | None = None,
     sample_noise: SampleNoise | None = None,
+    common_growth: GrowthCoupling | None = None,
 ) -> Float[np.ndarray, "draw kept sample feature"]:
     """Simulate the samples' features from their first record on, under each draw of the rates.
 
@@ -124,6 +135,9 @@ def simulate_records(
         Along which directions class means are shaken; None, and along all alike.
     sample_noise
         Which samples are shaken together; None, and each by itself, all alike.
+    common_growth
+        How contrasts between class means grow along themselves, and with deviations; None, and noise of contrasts
+        knows nothing of these.
 
     Returns
     -------
@@ -167,6 +181,7 @@ def simulate_records(
         memory=None if remembered is None else jnp.asarray(remembered),
         directions=noise_axes(directions, n_classes, first.shape[1]),
         movements=None if sample_noise is None else sample_noise.arrays(),
+        coupling=None if common_growth is None or not noise else common_growth.arrays(lengths),
         readouts=readouts,
         records=jnp.asarray(records),
         key=jax.random.key(seed),
@@ -224,6 +239,7 @@ def _run_batch(
     memory: Float[Array, "stratum 3 interval"] | None,
     directions: NoiseAxes,
     movements: MovementArrays | None,
+    coupling: CouplingArrays | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     key: PRNGKeyArray,
@@ -242,6 +258,7 @@ def _run_batch(
         memory=memory,
         directions=directions,
         movements=movements,
+        coupling=coupling,
         readouts=readouts,
         records=records,
         impact=impact,
@@ -263,6 +280,7 @@ def _run_draw(
     memory: Float[Array, "stratum 3 interval"] | None,
     directions: NoiseAxes,
     movements: MovementArrays | None,
+    coupling: CouplingArrays | None,
     readouts: Readout | None,
     records: Int[Array, "kept"],
     impact: Impact,
@@ -271,11 +289,9 @@ def _run_draw(
     stretched: bool,
 ) -> Float[Array, "kept sample feature"]:
     """Simulate one draw, as class means and deviations from them, which the strata keep apart."""
-    # Class means, deviations, and the part of past noise that goes again.
-    State = tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"], Float[Array, "class_ feature"]]
 
-    def one_interval(interval: Int[Array, ""], state: State) -> State:
-        means, deviations, fluctuation = state
+    def one_interval(interval: Int[Array, ""], state: _State) -> _State:
+        means, deviations, fluctuation, growth_fluctuation = state
         gamma, global_rate = rates.drift[:, interval]
         pull = None if rates.pull is None else rates.pull[interval]
         own = DeviationRates(rates.kappa[:, interval], rates.individual_sd[:, interval], pull)
@@ -309,7 +325,9 @@ def _run_draw(
             interval_key = jax.random.fold_in(key, interval)
             # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as where none moves.
             drift = jnp.zeros_like(means) if impact == "L" or pattern is not None else moved - means
-            class_noise, unit = stratified_noise(interval_key, rates.sd[:, interval], means, drift, classes, directions)
+            share = None if coupling is None else coupling.share[interval]
+            scales = rates.sd[:, interval]
+            class_noise, unit = stratified_noise(interval_key, scales, means, drift, classes, directions, share)
             if movements is None:
                 individual_noise = split(unit, axes)
             else:
@@ -317,12 +335,18 @@ def _run_draw(
                 individual_noise = sized(split(unit, axes), axes, len(means))
             if memory is not None:
                 class_noise, fluctuation = remember(class_noise, fluctuation, memory[:, :, interval])
+        moved_parts = None if stretched else move(parts, own, length, push=push, noise=individual_noise)
+        if coupling is not None:
+            size = None if moved_parts is None else size_growth(deviations, moved_parts)
+            normal = jax.random.normal(jax.random.fold_in(interval_key, 3))
+            grown, growth_fluctuation = contrast_growth(coupling, interval, normal, growth_fluctuation, size)
+            class_noise = class_noise + grown * (means - means.mean(axis=0))
         after = moved + class_noise
-        if not stretched:
-            return after, move(parts, own, length, push=push, noise=individual_noise), fluctuation
+        if moved_parts is not None:
+            return _State(after, moved_parts, fluctuation, growth_fluctuation)
         pushed = None if push is None else split(push, axes)
         stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
-        moved_parts = move_along_with(
+        followed = move_along_with(
             parts,
             own,
             length,
@@ -331,15 +355,16 @@ def _run_draw(
             push=pushed,
             noise=individual_noise,
         )
-        return after, moved_parts, fluctuation
+        return _State(after, followed, fluctuation, growth_fluctuation)
 
-    def next_record(state: tuple[Array, State], record: Int[Array, ""]) -> tuple[tuple[Array, State], Array]:
+    def next_record(state: tuple[Array, _State], record: Int[Array, ""]) -> tuple[tuple[Array, _State], Array]:
         reached, moving = state
-        means, deviations, fluctuation = jax.lax.fori_loop(reached, record, one_interval, moving)
-        return (record, (means, deviations, fluctuation)), means[classes.groups] + deviations.T
+        after = jax.lax.fori_loop(reached, record, one_interval, moving)
+        return (record, after), after.means[classes.groups] + after.deviations.T
 
     means = classes.averages.T @ first
-    start = (jnp.zeros((), dtype=records.dtype), (means, (first - means[classes.groups]).T, jnp.zeros_like(means)))
+    at_first = _State(means, (first - means[classes.groups]).T, jnp.zeros_like(means), jnp.zeros(()))
+    start = (jnp.zeros((), dtype=records.dtype), at_first)
     _, features = jax.lax.scan(next_record, start, records)
     return features
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
+from lesde_infer.common_growth import CommonGrowth
 from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
 from lesde_infer.diagnostics import Diagnostics, diagnose, summarise
@@ -133,6 +134,16 @@ class Fit:
         return interval_starts(self._constant)
 
     @property
+    def interval_lengths(self) -> Float[np.ndarray, " time"]:
+        """Length of each fitted interval, in units of time."""
+        return self._constant["length"].to_numpy()
+
+    @property
+    def n_steps(self) -> Int[np.ndarray, " time"]:
+        """Optimizer steps of each fitted interval."""
+        return self._constant["n_steps"].to_numpy()
+
+    @property
     def class_sizes(self) -> Int[np.ndarray, " class_"]:
         """Recorded samples of each class."""
         return self._constant["class_size"].to_numpy()
@@ -156,6 +167,11 @@ class Fit:
     def noise_directions(self) -> ClassMeanNoise | None:
         """Along which directions class means are shaken (`lesde_infer.noise_directions`); None: along all alike."""
         return ClassMeanNoise.from_variables(self._constant)
+
+    @property
+    def common_growth(self) -> CommonGrowth | None:
+        """How contrasts grow with deviations (`lesde_infer.common_growth`); None in fits of earlier versions."""
+        return CommonGrowth.from_variables(self._constant)
 
     @property
     def n_samples(self) -> int:

@@ -269,6 +269,8 @@ def _paths(
     if samples.held is not None:
         weight, bias = (np.broadcast_to(part, (len(grid.steps), *part.shape)) for part in samples.held)
         classifier = weight, bias
+    growth = fit.common_growth
+    coupling = None if growth is None else growth.ahead(fit.n_steps, fit.interval_lengths, grid.lengths)
     n_batches = min(n_draws, -(-n_draws * len(chosen) * samples.features.nbytes // BATCH_BYTES))
     for batch, draws in enumerate(np.array_split(np.arange(n_draws), n_batches)):
         simulated = simulate_records(
@@ -286,6 +288,7 @@ def _paths(
             memory=fit.noise_memory,
             directions=fit.noise_directions,
             stretched=True,
+            common_growth=coupling,
         )
         in_range = (np.abs(simulated) < largest).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

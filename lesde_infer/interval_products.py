@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lesde_infer.common_growth import GrowthProducts
 from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.snapshots import ClassAverage, Snapshot
 from lesde_infer.within_statistics import DeviationProducts
@@ -30,6 +31,7 @@ class IntervalProducts:
     increments: Float[np.ndarray, "axis class_"]
     axis_feedback: Float[np.ndarray, " axis"]
     deviations: DeviationProducts
+    growth: GrowthProducts
     impact_f: float
     impact_products: tuple[float, float, float]
     """Product of the contrasts of the impact at start and end, and their squares."""
@@ -56,7 +58,11 @@ class IntervalProducts:
         mean = increment.mean(axis=0)
         contrast = increment - mean
         directions = before.directions
-        noise[0].add(contrast, before.contrast, n_steps)
+        contrasts = start_means - start_means.mean(axis=0)
+        deviations = DeviationProducts.between(
+            start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
+        )
+        noise[0].add(contrast, before.contrast, n_steps, contrasts)
         noise[1].add(mean, directions.shared.sum(axis=0), n_steps)
         start, end = before.contrast, after.contrast
         return cls(
@@ -75,8 +81,12 @@ class IntervalProducts:
             coordinates=directions.coordinates.T,
             increments=directions.axes @ contrast.T,
             axis_feedback=directions.axis_feedback,
-            deviations=DeviationProducts.between(
-                start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
+            deviations=deviations,
+            growth=GrowthProducts(
+                float((contrasts**2).sum()),
+                float((contrasts * contrast).sum()),
+                (directions.contrast * contrasts).sum(axis=(1, 2)),
+                deviations.whole.log_size_growth,
             ),
             impact_f=before.impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),

@@ -76,7 +76,7 @@ class NoiseMemory:
         """Return φ, b and r of contrasts and of the mean, at intervals of these lengths; None if all noise stays."""
         if not self.forgets:
             return None
-        return np.stack([_coefficients(own, lengths) for own in (self.contrast, self.shared)])
+        return np.stack([memory_coefficients(own, lengths) for own in (self.contrast, self.shared)])
 
     def to_attributes(self) -> dict[str, float]:
         """Return numbers by name, as a fit keeps them."""
@@ -102,7 +102,8 @@ class NoiseMemory:
 ALL_STAYS = NoiseMemory()
 
 
-def _coefficients(own: Memory, lengths: Float[np.ndarray, " interval"]) -> Float[np.ndarray, "3 interval"]:
+def memory_coefficients(own: Memory, lengths: Float[np.ndarray, " interval"]) -> Float[np.ndarray, "3 interval"]:
+    """Return φ, b and r of each interval."""
     decay = np.exp(-lengths / own.time) if own.time > 0 else np.zeros(len(lengths))
     stays = np.sqrt(own.share)
     passing = (1.0 + decay) / 2.0 * (np.sqrt(own.share + 2.0 * (1.0 - own.share) / (1.0 + decay)) - stays)
@@ -150,10 +151,17 @@ class Autocovariance:
         """Sum of squares of all increments."""
         return float(self._sums[0])
 
-    def memory(self, time_per_step: float) -> Memory:
-        """Return what stays; time is per optimizer step."""
+    def memory(self, time_per_step: float, *, least: float = 0.0) -> Memory:
+        """Return what stays; time is per optimizer step.
+
+        All stays unless independence, VR = 1, is farther from what was seen than ``least``, in squares of its error for
+        n increments in one dimension, of which VR(m) has the variance 4m/(3n), summed over m.
+        """
         ratios = self.variance_ratios()
         if ratios is None:
+            return Memory()
+        spans = SPANS[: len(ratios)]
+        if float(((ratios - 1.0) ** 2 / spans).sum()) * 0.75 * self._count < least:
             return Memory()
         share, decay = nearest_memory(ratios)
         if share == 1.0 or decay == 0.0:

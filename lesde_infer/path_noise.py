@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lesde_infer._jax import jax, jnp
-from lesde_infer.integrators import Classes
+from lesde_infer.integrators import Classes, Scalar
 from lesde_infer.noise_directions import ClassMeanNoise, NoiseDirections
+from lesde_infer.observed_noise import ALIGNED
 
 # Of the size of class means and their drift: a contrast of drifts below it has no direction but that of rounding.
 NO_DRIFT = 1e-10
@@ -65,11 +66,14 @@ def stratified_noise(
     drift: Float[Array, "class_ feature"],
     classes: Classes,
     directions: NoiseAxes,
+    along_contrasts: Scalar | None = None,
 ) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
     """Draw one interval's noise of the class means (global and class strata), and that of deviations at unit scale.
 
     Contrasts have a scale of their own along the contrast of the interval's drift, if there is any but rounding. Across
-    it noise points where `directions` say, and has the variance of the d − 1 dimensions that are left.
+    it noise points where `directions` say, and has the variance of the d − 1 dimensions that are left. The share
+    ``along_contrasts`` of that lies along the contrasts themselves; it is a matter of `lesde_infer.common_growth` and
+    left out, and so is what noise along the drift has along them. A share of 0 leaves noise as it is without.
     """
     n_samples, n_classes = classes.averages.shape
     normal = jax.random.normal(key, (means.shape[1], 1 + n_classes + n_samples))  # one call, for its time to compile
@@ -79,15 +83,33 @@ def stratified_noise(
     contrasts = by_class - by_class.mean(axis=0)
     pointed = jnp.tensordot(along_axes[:n_axes], directions.contrast, axes=1)
     pointed = pointed + jnp.sqrt(directions.even_contrast) * contrasts
-    direction = drift - drift.mean(axis=0)
-    size = jnp.linalg.norm(direction)
-    has_direction = size > NO_DRIFT * (jnp.linalg.norm(means) + jnp.linalg.norm(drift))
-    unit = jnp.where(has_direction, direction / jnp.where(has_direction, size, 1.0), 0.0)
+    unit = _direction(drift - drift.mean(axis=0), NO_DRIFT * (jnp.linalg.norm(means) + jnp.linalg.norm(drift)))
+    has_direction = jnp.sum(unit**2) > 0
     dimension = (n_classes - 1) * means.shape[1]
     lost = jnp.sum(jnp.tensordot(directions.contrast, unit, axes=2) ** 2) + directions.even_contrast * has_direction
-    left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
-    across = (pointed - unit * jnp.sum(pointed * unit)) * jnp.sqrt((dimension - has_direction) / left)
-    class_noise = scales[1] * across + scales[2] * unit * jnp.sum(contrasts * unit)
+    variance = dimension - has_direction
+    across = pointed - unit * jnp.sum(pointed * unit)
+    if along_contrasts is None:
+        left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
+        class_noise = scales[1] * jnp.sqrt(variance / left) * across + scales[2] * unit * jnp.sum(contrasts * unit)
+    else:
+        own = _direction(means - means.mean(axis=0), 0.0)
+        own = jnp.where(along_contrasts > 0, own, 0.0)
+        beside = _direction(own - unit * jnp.sum(own * unit), ALIGNED)
+        lost += jnp.sum(jnp.tensordot(directions.contrast, beside, axes=2) ** 2) + directions.even_contrast * jnp.sum(
+            beside**2
+        )
+        left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
+        across = across - beside * jnp.sum(across * beside)
+        along = unit * jnp.sum(contrasts * unit)
+        along = along - own * jnp.sum(along * own)
+        class_noise = scales[1] * jnp.sqrt((1.0 - along_contrasts) * variance / left) * across + scales[2] * along
     shared = along_axes[n_axes:] @ directions.shared + jnp.sqrt(directions.even_shared) * common
     deviations = individual - (individual @ classes.averages)[:, classes.groups]
     return scales[0] * shared + class_noise - class_noise.mean(axis=0), deviations
+
+
+def _direction(contrasts: Float[Array, "class_ feature"], least: Scalar | float) -> Float[Array, "class_ feature"]:
+    """Return contrasts of unit length, or 0 where they are no longer than the least."""
+    size = jnp.linalg.norm(contrasts)
+    return jnp.where(size > least, contrasts / jnp.where(size > least, size, 1.0), 0.0)

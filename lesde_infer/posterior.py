@@ -16,9 +16,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from lesde_infer._jax import jnp
 from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate
+from lesde_infer.common_growth import CommonGrowth
 from lesde_infer.deviations import Within
-from lesde_infer.impacts import elasticity_from_rates
+from lesde_infer.impacts import elasticity_from_rates, feedback_coefficients, logits_coefficients
 from lesde_infer.interval_lengths import spikes
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_model import PatternData
@@ -198,7 +200,11 @@ def build_posterior(
         "sample_stats": _sample_statistics(runs),
         "log_likelihood": xr.Dataset(log_likelihood),
         "observed_data": _observed(statistics, measured),
-        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata, measured),
+        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata, measured).assign(
+            common_growth_variables(
+                statistics, np.median(kernel_gamma, axis=(0, 1)), np.median(rates["global_rate"], axis=(0, 1)), strata
+            )
+        ),
     }
     log_prior = {
         JOINT.join(submodel.strata): (curve[:2], run.log_prior)
@@ -325,6 +331,29 @@ def _constant(
             **statistics.noise_memory.to_attributes(),
         },
     )
+
+
+def common_growth_variables(
+    statistics: Statistics,
+    gamma: Float[np.ndarray, " time"],
+    global_rate: Float[np.ndarray, " time"],
+    strata: Sequence[Stratum],
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Return what contrasts and deviations grow by (`lesde_infer.common_growth`), besides the drift of these rates.
+
+    Where elasticity is a matrix the drift is that of its γ, as if it were homogeneous.
+    """
+    if statistics.growth is None:
+        return {}
+    if statistics.impact == "L":
+        lengths, n_classes = jnp.asarray(statistics.lengths), jnp.asarray(statistics.n_classes)
+        coefficients = logits_coefficients(jnp.asarray(gamma), jnp.asarray(global_rate), lengths, n_classes)[0]
+    else:
+        push = jnp.asarray(gamma * statistics.lengths / statistics.n_classes)
+        coefficients = feedback_coefficients(push, jnp.asarray(statistics.contrast.feedback))
+    told = statistics.moved & ~spikes(statistics)
+    all_around = "class_noise" not in strata
+    return CommonGrowth.at(statistics.growth, np.asarray(coefficients), told, all_around=all_around).to_variables()
 
 
 def tail_index(

@@ -259,7 +259,7 @@ def _paths(
 ) -> Iterator[Float[np.ndarray, "kept sample feature"]]:
     """Simulate a path for each draw of the rates, and yield those that stay in range, at the records asked for."""
     n_draws, n_failed = rates.n_draws, 0
-    rates = start.path.across_gaps(rates)
+    rates, coupling = start.path.across_gaps(rates), start.path.coupling(fit)
     n_batches = -(-n_draws * len(records) * start.features.nbytes // BATCH_BYTES)
     for batch, draws in enumerate(np.array_split(np.arange(n_draws), min(n_batches, n_draws))):
         simulated = simulate_records(
@@ -278,6 +278,7 @@ def _paths(
             memory=fit.noise_memory,
             directions=fit.noise_directions,
             sample_noise=start.noise,
+            common_growth=coupling,
         )
         in_range = (np.abs(simulated) < LARGEST_FEATURE).all(axis=(1, 2, 3))
         n_failed += int(np.count_nonzero(~in_range))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from lesde_infer.common_growth import GrowthCoupling
 from lesde_infer.interval_rates import IntervalRates
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class ReplicationPath:
     def place(self, record: int) -> int:
         """Return the point of the path at a record of the run."""
         return int(self.places[record - self.first_record])
+
+    def coupling(self, fit: "Fit") -> GrowthCoupling | None:
+        """Return how contrasts follow deviations in each interval; None where nothing is known of it."""
+        growth = fit.common_growth
+        found = None if growth is None else growth.replicated(fit.n_steps, self.lengths[self.fitted])
+        return None if found is None else found.along(self.fitted, self.lengths)
 
     def across_gaps(self, rates: IntervalRates) -> IntervalRates:
         """Return what drives each interval of the path, given what drives the fitted ones."""

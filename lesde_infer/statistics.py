@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from lesde_infer.common_growth import GrowthStatistics
 from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts, StratumProducts
@@ -139,6 +140,8 @@ class Statistics:
     moved : array, shape (time,)
         Whether any feature of any sample changed at all. Where none did no step was taken, or one record was stored
         twice, and the interval tells nothing of what steps do.
+    growth : GrowthStatistics or None
+        How contrasts grow with deviations (`lesde_infer.common_growth`), for simulations.
     noise_memory : NoiseMemory
         How much of the noise of class means stays, for simulations.
     noise_directions, noise_all_around : ClassMeanNoise or None
@@ -170,6 +173,7 @@ class Statistics:
     mean_square: Float[np.ndarray, " record"]
     rounding: Float[np.ndarray, " time"]
     moved: Bool[np.ndarray, " time"]
+    growth: GrowthStatistics | None = None
     noise_memory: NoiseMemory = ALL_STAYS
     noise_directions: ClassMeanNoise | None = None
     noise_all_around: ClassMeanNoise | None = None
@@ -310,6 +314,7 @@ def compute_statistics(
     of_contrasts = (len(sizes) - 1) * n_features, (len(sizes), n_features)
     mean_directions = noise[1].directions(n_features, (n_features,))
     rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
+    whole = measure_whole(deviations, degrees, rounding)
     return Statistics(
         impact=impact,
         layer=layer,
@@ -330,7 +335,7 @@ def compute_statistics(
             increments=np.stack([interval.increments for interval in intervals]),
             feedback=np.stack([interval.axis_feedback for interval in intervals]),
         ),
-        within=measure_whole(deviations, degrees, rounding),
+        within=whole,
         parts=measure_parts(deviations, degrees, rounding),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=persistence(products),
@@ -340,6 +345,12 @@ def compute_statistics(
         mean_square=squares,
         rounding=rounding,
         moved=np.array([interval.moved for interval in intervals]),
+        growth=GrowthStatistics.of(
+            [interval.growth for interval in intervals],
+            squares[starts] * len(sizes) * n_features,
+            whole.spread,
+            noise[0].shares_along(),
+        ),
         noise_memory=NoiseMemory(*(own.memory(time_per_step) for own in noise)),
         noise_directions=ClassMeanNoise(noise[0].directions(*of_contrasts), mean_directions),
         noise_all_around=ClassMeanNoise(noise[0].all_around(*of_contrasts), mean_directions),

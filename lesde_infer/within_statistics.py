@@ -125,6 +125,12 @@ class PartProducts(NamedTuple):
             axes,
         )
 
+    @property
+    def log_size_growth(self) -> float | None:
+        """Log of the ratio of the sizes of all deviations at the end and at the start; None where one is 0."""
+        after = self.square + 2.0 * self.product + self.change_square
+        return 0.5 * float(np.log(after / self.square)) if self.square > 0.0 and after > 0.0 else None
+
 
 class DeviationProducts(NamedTuple):
     """Inner products of one interval: all deviations, and their parts."""

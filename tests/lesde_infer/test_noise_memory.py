@@ -136,3 +136,16 @@ def test_statistics_and_fits_keep_it(tmp_path):
         found = compute_statistics(recording, "hidden", "I").noise_memory
     assert NoiseMemory.from_attributes(found.to_attributes()) == found
     assert NoiseMemory.from_attributes({}) == NoiseMemory()
+
+
+def test_memory_that_may_be_chance_is_none_where_that_is_asked_for():
+    """Of independent numbers 5 % are as far from independence as 12, and all of those that go at once."""
+    rng, found = np.random.default_rng(8), {0.0: 0, 1.0: 0}
+    for stays in found:
+        for _ in range(60):
+            covariance = Autocovariance()
+            for noise in increments(stays, 0.0, 200, rng, shape=(1, 1)):
+                covariance.add(noise.ravel(), 50)
+            found[stays] += covariance.memory(1.0, least=12.0) != Memory()
+    assert found[0.0] == 60
+    assert found[1.0] <= 8

@@ -57,6 +57,7 @@ class KnownFit:
         return np.array(self.sizes)
 
     noise_directions = None
+    common_growth = None
 
     @property
     def noise_memory(self):

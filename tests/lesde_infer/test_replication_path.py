@@ -40,6 +40,7 @@ class GappyFit:
         return cls(found.steps, found.times, found.starts, found.class_sizes, found.contrast.increment_square, impact)
 
     noise_directions = None
+    common_growth = None
 
     @property
     def noise_memory(self):
