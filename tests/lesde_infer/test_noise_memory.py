@@ -9,6 +9,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.dynamics import simulate_records
 from lesde_infer.noise_memory import (
     SPANS,
+    Autocovariance,
     Memory,
     NoiseMemory,
     nearest_memory,
