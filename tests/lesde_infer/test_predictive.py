@@ -7,15 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import kstest
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
+from lesde_infer.common_growth import CommonGrowth
 from lesde_infer.dynamics import simulate_records
 from lesde_infer.interval_rates import IntervalRates
 from lesde_infer.noise_memory import ALL_STAYS
 from lesde_infer.observed import observe
+from lesde_infer.posterior import common_growth_variables
 from lesde_infer.predictive import (
     SLOW_METRICS,
     PredictionError,
@@ -25,6 +28,7 @@ from lesde_infer.predictive import (
     two_sided_p_values,
 )
 from lesde_infer.simulation import simulate
+from lesde_infer.statistics import compute_statistics
 
 N_DRAWS = 39  # 40 ranks, the observed one included
 N_RUNS = 20
@@ -129,13 +133,35 @@ def quick_check(fit, recording, **changes):
     return check(of_run(fit, recording), recording, **{"n_draws": N_DRAWS, "n_times": 2, **changes})
 
 
+@dataclass(frozen=True)
+class FitWithGrowth(KnownFit):
+    """The same, which knows how contrasts and deviations of its run grew."""
+
+    common_growth: CommonGrowth | None = None
+    n_steps: np.ndarray = field(default_factory=lambda: np.diff(STEPS))
+
+    @classmethod
+    def of(cls, path, **changes):
+        with Recording(path) as recording:
+            found = compute_statistics(recording, "logits", "R")
+        ones, rates = np.ones(len(found.lengths)), TRUTH | changes
+        gamma, global_rate = rates["alpha"] - rates["beta"], (rates["alpha"] + 2 * rates["beta"]) / 3
+        growth = common_growth_variables(found, gamma * ones, global_rate * ones, ["class_noise"])
+        return cls(**changes, common_growth=CommonGrowth.from_variables(xr.Dataset(growth)))
+
+
 @pytest.mark.slow
-def test_p_values_are_uniform_under_the_true_rates(tmp_path, monkeypatch):
-    """The recorded run is then one more draw, so its rank among the draws is uniform."""
+@pytest.mark.parametrize("grows", [False, True])
+def test_p_values_are_uniform_under_the_true_rates(tmp_path, monkeypatch, grows):
+    """The recorded run is then one more draw, so its rank among the draws is uniform.
+
+    So it is where paths are told how contrasts and deviations grew, which in these runs have nothing in common.
+    """
     monkeypatch.setattr("lesde_infer.predictive.SLOW_METRIC_DRAWS", 3)  # what is slow is looked at in the end only
     halfway = {"alpha": 0.03}  # separates about half of the runs
     paths = [make_run(tmp_path / f"{seed}.h5", seed, **halfway) for seed in range(N_RUNS)]
-    checks = [quick_check(KnownFit(**halfway), path, seed=seed) for seed, path in enumerate(paths)]
+    fits = [FitWithGrowth.of(path, **halfway) if grows else KnownFit(**halfway) for path in paths]
+    checks = [quick_check(fit, path, seed=seed) for seed, (fit, path) in enumerate(zip(fits, paths, strict=True))]
     for metric in ("nc1", "between_norm", "within_between_ratio", "nc2_equinorm"):
         for step in (0, 1):
             p_values = np.array([result.p_values[metric][step] for result in checks])
