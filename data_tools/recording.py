@@ -23,6 +23,7 @@ from data_tools.recording_schema import (
     check_steps,
     decode_name,
 )
+from data_tools.reduced_records import ROOT, ReducedCase, held_impact, read_case, read_labels
 from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
 from data_tools.writer_state import WriterState, writer_state
 
@@ -139,6 +140,7 @@ class Recording:
         self.logits = self._layer_attribute(attributes.get("logits_layer"), "logits_layer of /")
         n_outputs = self._features[self.logits].shape[2] if self.logits is not None else None
         self.n_classes = check_labels(self.labels, self.given_labels, f"{self.path}:", n_outputs)
+        self._probe_labels = read_labels(self._file, self.path) if ROOT in self._file else None
         self.class_frequencies = self._read_frequencies()
         self.classifier = self._read_classifier(arrays)
         self.scalars: dict[str, Float[np.ndarray, " time"]] = {
@@ -218,6 +220,29 @@ class Recording:
         if layer not in self._features:
             raise InputError(f"{self.path}: layer {layer!r} was not recorded; choose one of {', '.join(self.layers)}")
         return self._features[layer]
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it holds the features of a few samples, and statistics of all (`data_tools.reduced_records`)."""
+        return self._probe_labels is not None
+
+    def probe_labels(self, group: Literal["labels", "given_labels"]) -> Int[np.ndarray, " sample"]:
+        """Return the classes of all samples of the probe, of which a reduced recording holds a few."""
+        own = (self.labels, self.given_labels) if self._probe_labels is None else self._probe_labels
+        return own[0] if group == "labels" else own[1]
+
+    def reduced(self, layer: str, impact: str | None, group: str) -> ReducedCase:
+        """Return what a reduced recording holds of a layer under an impact, or any, and a grouping.
+
+        Raises
+        ------
+        InputError
+            If it does not hold it, or what is stored cannot be right.
+        """
+        width = self.features(layer).shape[2]
+        with damage_reported(self.path, f"what is kept of layer {layer}"):
+            chosen = impact or held_impact(self._file, layer, group)
+            return read_case(self._file, self.path, layer, chosen, group, self.n_records, width)
 
     def choose_layer(self, layer: str | None) -> str:
         """Return the layer asked for, or the logits, or the only layer.

@@ -14,6 +14,7 @@ from data_tools.errors import InputError
 from data_tools.new_file import free_space, refuse_existing, written_whole
 from data_tools.record_series import RecordSeries, blocks, entry_bytes
 from data_tools.recording import Recording, checked_format
+from data_tools.reduced_records import ROOT
 from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
 from data_tools.writer_guard import WriterGuard
 from data_tools.writer_state import WriterState, writer_state
@@ -107,6 +108,8 @@ def recover(
         if not records.kept.size:
             raise InputError(f"{source}: nothing can be saved, as it holds no whole record; record again")
         is_healthy = writer == "finished" and not records.n_lost and not measurements.n_lost
+        if ROOT in file and not is_healthy:
+            raise InputError(f"{source}: a reduced recording that is damaged; reduce the whole recording again")
         if not is_healthy:
             attributes |= {"recovered_from": source.name, "records_lost": records.n_lost}
         if not is_healthy or copy_healthy:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lesde_infer.moments import Moments, estimate_moments
     from lesde_infer.predictive import Check, PredictionError, check
     from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
+    from lesde_infer.reduction import reduce_recording
     from lesde_infer.report import ReportEntry, write_report
     from lesde_infer.simulation import simulate
     from lesde_infer.statistics import Statistics, compute_statistics
@@ -57,6 +58,7 @@ __all__ = [
     "forecast",
     "geometry",
     "load",
+    "reduce_recording",
     "simulate",
     "write_comparison_report",
     "write_report",
@@ -93,6 +95,7 @@ _HOMES = {
     "forecast": "lesde_infer.forecasting",
     "geometry": "lesde_infer.feature_geometry",
     "load": "lesde_infer.fit_result",
+    "reduce_recording": "lesde_infer.reduction",
     "simulate": "lesde_infer.simulation",
     "write_comparison_report": "lesde_infer.comparison_report",
     "write_report": "lesde_infer.report",

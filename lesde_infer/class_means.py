@@ -113,7 +113,7 @@ def read_class_means(
 def _read_run(recording: Recording, layer: str | None, group: Grouping, until: int | None) -> ClassMeans:
     layer = recording.choose_layer(layer)
     features = recording.features(layer)
-    classes, groups = np.unique(getattr(recording, group), return_inverse=True)
+    classes, groups = np.unique(recording.probe_labels(group), return_inverse=True)
     if len(classes) < 2:
         raise InputError(
             f"{recording.path}: /{group} holds one class only, so there is nothing to tell apart; group otherwise "
@@ -123,7 +123,11 @@ def _read_run(recording: Recording, layer: str | None, group: Grouping, until: i
     if n_records < 2:
         limit = "" if until is None else f" up to step {until}"
         raise InputError(f"{recording.path}: holds {n_records} records{limit}, and change takes two; record more often")
-    found = _means_over(features, groups, np.ones(recording.n_samples, dtype=bool), np.arange(n_records))
+    found: Float[np.ndarray, "time class_ feature"] | None
+    if recording.is_reduced:
+        found = recording.reduced(layer, None, group).class_means[:n_records]
+    else:
+        found = _means_over(features, groups, np.ones(len(groups), dtype=bool), np.arange(n_records))
     records = np.arange(n_records)
     if found is None:
         recording.check_finite(layer, until)  # refuses what is damaged, as opposed to missing
@@ -140,7 +144,7 @@ def _read_run(recording: Recording, layer: str | None, group: Grouping, until: i
     records, found = records[moving], found[moving]
     if len(records) < 2:
         raise InputError(f"{recording.path}: no time passes between any two records (learning rate 0?)")
-    rounding = float(np.finfo(features.dtype).eps) / np.sqrt(recording.n_samples)
+    rounding = float(np.finfo(features.dtype).eps) / np.sqrt(len(groups))
     resolution = max(rounding, 4.0 * float(np.finfo(np.float64).eps))
     return ClassMeans(recording.steps[records], recording.time[records], found[None], resolution, layer, group)
 

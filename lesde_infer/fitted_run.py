@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
@@ -27,7 +27,12 @@ def require_all_outputs(recording: Recording, n_classes: int, group: Grouping) -
 
 
 def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " sample"]) -> None:
-    """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow."""
+    """Refuse a recording whose samples, classes or records are not those of the fit; later records may follow.
+
+    A reduced recording is judged by the labels and class means of all of its samples.
+    """
+    if recording.is_reduced:
+        labels = recording.probe_labels(fit.settings.group)
     recording.features(fit.settings.layer)  # a layer that is missing is named
     classes, sizes = np.unique(labels, return_counts=True)
     for name, found, fitted in (
@@ -47,6 +52,10 @@ def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " s
     layers = {fit.settings.layer, recording.logits if fit.settings.impact == "R" else fit.settings.layer}
     for interval in (0, len(fit.movement) - 1):
         record = int(fit.interval_starts[interval])
+        if recording.is_reduced:
+            kept = recording.reduced(fit.settings.layer, None, fit.settings.group)
+            _require_movement(fit, recording, interval, *kept.class_means[record : record + 2])
+            continue
         ends = [read_record(recording, fit.settings.layer, record + place) for place in (0, 1)]
         common = np.all(
             [
@@ -58,12 +67,23 @@ def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " s
             axis=0,
         )
         held = np.bincount(groups[common], minlength=fit.n_classes)
-        moved = np.nan
+        means = [np.full((fit.n_classes, values.shape[1]), np.nan) for values in ends]
         if held.min() > 0:
-            before, after = (class_means(values[common], groups[common], fit.n_classes) for values in ends)
-            moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
-        if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
-            raise InputError(
-                f"{recording.path}: features move otherwise after step {fit.steps[record]} than they did in the run "
-                f"that was fitted; {MEND}"
-            )
+            means = [class_means(values[common], groups[common], fit.n_classes) for values in ends]
+        _require_movement(fit, recording, interval, *means)
+
+
+def _require_movement(
+    fit: "Fit",
+    recording: Recording,
+    interval: int,
+    before: Float[np.ndarray, "class_ feature"],
+    after: Float[np.ndarray, "class_ feature"],
+) -> None:
+    """Refuse class means whose contrasts move otherwise over a fitted interval than they did in the fitted run."""
+    moved = ((after - before - (after - before).mean(axis=0)) ** 2).sum()
+    if not np.isclose(moved, fit.movement[interval], rtol=1e-6):
+        raise InputError(
+            f"{recording.path}: features move otherwise after step {fit.steps[fit.interval_starts[interval]]} than "
+            f"they did in the run that was fitted; {MEND}"
+        )

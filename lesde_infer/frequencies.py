@@ -46,7 +46,7 @@ def class_frequencies(
     InputError
         If those given are not one positive number for each class, with sum 1.
     """
-    classes = np.unique(recording.labels if group == "labels" else recording.given_labels)
+    classes = np.unique(recording.probe_labels(group))
     if given is not None:
         found = check_class_frequencies(given, len(classes), "class frequencies (--class-frequencies)")
     elif recording.class_frequencies is None:
@@ -56,7 +56,7 @@ def class_frequencies(
     else:
         n = recording.n_classes
         counts = np.zeros((n, n))
-        np.add.at(counts, (recording.labels, recording.given_labels), 1.0)
+        np.add.at(counts, (recording.probe_labels("labels"), recording.probe_labels("given_labels")), 1.0)
         found = (recording.class_frequencies @ (counts / counts.sum(axis=1, keepdims=True)))[classes]
         found = found / found.sum()
     return None if np.ptp(found) <= BALANCED_WITHIN * found.max() else found

@@ -22,6 +22,43 @@ class StratumProducts:
 
 
 @dataclass(frozen=True)
+class ClassMeanMovement:
+    """How class means move over an interval, and what drives them: what their noise is told from.
+
+    Attributes
+    ----------
+    contrasts, increment, impact : array, shape (class, feature)
+        Contrasts between class means at its start, their increment, and the contrasts of the impact.
+    mean_increment, mean_impact : array, shape (feature,)
+        Increment of the mean over classes, and the direction in which impacts drive it.
+    """
+
+    contrasts: Float[np.ndarray, "class_ feature"]
+    increment: Float[np.ndarray, "class_ feature"]
+    impact: Float[np.ndarray, "class_ feature"]
+    mean_increment: Float[np.ndarray, " feature"]
+    mean_impact: Float[np.ndarray, " feature"]
+
+    @classmethod
+    def between(
+        cls,
+        start: Float[np.ndarray, "class_ feature"],
+        stop: Float[np.ndarray, "class_ feature"],
+        impact: Float[np.ndarray, "class_ feature"],
+        mean_impact: Float[np.ndarray, " feature"],
+    ) -> "ClassMeanMovement":
+        """Return the movement from class means to class means."""
+        increment = stop - start
+        mean = increment.mean(axis=0)
+        return cls(start - start.mean(axis=0), increment - mean, impact, mean, mean_impact)
+
+    def add_to(self, noise: tuple[ObservedNoise, ObservedNoise], n_steps: int) -> None:
+        """Add an interval of so many steps to what is known of the noise of contrasts and of the mean."""
+        noise[0].add(self.increment, self.impact, n_steps, self.contrasts)
+        noise[1].add(self.mean_increment, self.mean_impact, n_steps)
+
+
+@dataclass(frozen=True)
 class IntervalProducts:
     """Inner products of one interval."""
 
@@ -45,27 +82,18 @@ class IntervalProducts:
         after: Snapshot,
         average: ClassAverage,
         samples: Bool[np.ndarray, " sample"],
-        n_steps: int,
-        noise: tuple[ObservedNoise, ObservedNoise],
-    ) -> "IntervalProducts":
-        """Collapse the interval between two records over the samples that both hold, whose class average is given.
-
-        The increments of contrasts and of the mean over classes are added to what is known of their ``noise``.
-        """
+    ) -> tuple["IntervalProducts", ClassMeanMovement]:
+        """Collapse the interval between two records over the samples that both hold, whose class average is given."""
         start_means, start_deviations = before.over(average, samples)
         stop_means, stop_deviations = after.over(average, samples)
-        increment = stop_means - start_means
-        mean = increment.mean(axis=0)
-        contrast = increment - mean
         directions = before.directions
-        contrasts = start_means - start_means.mean(axis=0)
+        moved = ClassMeanMovement.between(start_means, stop_means, before.contrast, directions.shared.sum(axis=0))
+        contrast, mean = moved.increment, moved.mean_increment
         deviations = DeviationProducts.between(
             start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
         )
-        noise[0].add(contrast, before.contrast, n_steps, contrasts)
-        noise[1].add(mean, directions.shared.sum(axis=0), n_steps)
         start, end = before.contrast, after.contrast
-        return cls(
+        products = cls(
             contrast=StratumProducts(
                 (directions.contrast**2).sum(axis=(1, 2)),
                 (directions.contrast * contrast).sum(axis=(1, 2)),
@@ -83,9 +111,9 @@ class IntervalProducts:
             axis_feedback=directions.axis_feedback,
             deviations=deviations,
             growth=GrowthProducts(
-                float((contrasts**2).sum()),
-                float((contrasts * contrast).sum()),
-                (directions.contrast * contrasts).sum(axis=(1, 2)),
+                float((moved.contrasts**2).sum()),
+                float((moved.contrasts * contrast).sum()),
+                (directions.contrast * moved.contrasts).sum(axis=(1, 2)),
                 deviations.whole.log_size_growth,
             ),
             impact_f=before.impact_f,
@@ -93,3 +121,4 @@ class IntervalProducts:
             n_samples=int(np.count_nonzero(samples)),
             moved=not before.equals(after, samples),
         )
+        return products, moved

@@ -52,8 +52,12 @@ class EndSampling:
 
         Samples that are missing from the interval are NaN, and count as not moving.
         """
-        self._moved += np.nan_to_num(np.einsum("if,if->i", change, impact[self._groups]), nan=0.0)
-        self._exposure += length * float((impact**2).sum()) / self._n_classes
+        self.add_moved(moved_along(change, impact, self._groups), float((impact**2).sum()), length)
+
+    def add_moved(self, moved: Float[np.ndarray, " sample"], impact_square: float, length: float) -> None:
+        """Add an interval: how far each sample moves, the square of the contrasts of the impact, and its length."""
+        self._moved += moved
+        self._exposure += length * impact_square / self._n_classes
 
     @property
     def rate(self) -> float:
@@ -67,3 +71,12 @@ class EndSampling:
         own = [self._moved[self._groups == class_] for class_ in range(self._n_classes)]
         variance = sum(float(values.var(ddof=1)) / len(values) for values in own)
         return float(np.sqrt(variance)) / self._exposure if self._exposure > 0 else 0.0
+
+
+def moved_along(
+    change: Float[np.ndarray, "sample feature"],
+    impact: Float[np.ndarray, "class_ feature"],
+    groups: Int[np.ndarray, " sample"],
+) -> Float[np.ndarray, " sample"]:
+    """Return how far each sample moves along the contrast of the impact of its class; 0 where it is missing."""
+    return np.nan_to_num(np.einsum("if,if->i", change, impact[groups]), nan=0.0)

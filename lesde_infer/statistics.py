@@ -23,16 +23,18 @@ from data_tools.recording import Recording
 from lesde_infer.common_growth import GrowthStatistics
 from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
-from lesde_infer.interval_products import IntervalProducts, StratumProducts
-from lesde_infer.missing import MissingCounter, MissingData
+from lesde_infer.interval_products import StratumProducts
+from lesde_infer.interval_source import RecordedIntervals
+from lesde_infer.missing import MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory
 from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
+from lesde_infer.reduced_intervals import ReducedIntervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
-from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
+from lesde_infer.snapshots import Grouping, SnapshotReader
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
 
@@ -265,52 +267,40 @@ def compute_statistics(
         raise InputError(
             f"{recording.path}: {len(steps)} record(s){limit}: a fit needs at least two; record for longer"
         )
-    shares = class_frequencies(recording, group, frequencies)
-    momentum = momentum_filter(recording, drive, impact, steps)
-    reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
     axis = time_axis(recording, time)
     times = axis.times[: len(steps)]
+    shares = class_frequencies(recording, group, frequencies)
+    momentum = momentum_filter(recording, drive, impact, steps)
+    source: RecordedIntervals | ReducedIntervals
+    if recording.is_reduced:
+        source = ReducedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
+    else:
+        reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
+        source = RecordedIntervals(reader, steps, times)
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
-    sampling = EndSampling(reader.groups, reader.n_classes)
+    sampling = EndSampling(source.groups, len(source.classes))
     intervals, starts, start_samples, two_apart = [], [], [], {}
     noise = ObservedNoise(), ObservedNoise()  # of contrasts, and of the mean over classes
-    missing = MissingCounter(reader.groups, reader.n_classes, steps)
-    held, before = reader.read(0)
-    mean_square = [np.nan if before is None else before.mean_square]
-    missing.add_record(0, held)
-    earlier: Float[np.ndarray, "class_ feature"] | None = None  # impact at the record before the interval's start
-    for record in range(1, len(steps)):
-        held_before, (held, after) = held, reader.read(record)
-        missing.add_record(record, held)
-        mean_square.append(np.nan if after is None else after.mean_square)
-        common = held_before & held
-        average = reader.average_over(common)
-        if times[record] <= times[record - 1]:
-            missing.add_standing(record - 1)
-        elif average is None:
-            missing.add_dropped(record - 1, common, MINIMAL_SAMPLES)
-        else:
-            assert before is not None  # noqa: S101  (it holds all samples that both hold)
-            assert after is not None  # noqa: S101
-            n_steps = int(steps[record] - steps[record - 1])
-            intervals.append(IntervalProducts.between(before, after, average, common, n_steps, noise))
-            starts.append(record - 1)
-            two_apart[record] = float(np.vdot(earlier, after.contrast)) if earlier is not None else 0.0
-            if is_end[record - 1]:
-                length = float(times[record] - times[record - 1])
-                sampling.add(after.features - before.features, before.contrast, length)
-            start_samples.append(int(np.count_nonzero(held_before)))
-        earlier, before = None if before is None else before.contrast, after
-    if not held.any():
-        for name in reader.layers:
+    for found in source:
+        intervals.append(found.products)
+        starts.append(found.start)
+        start_samples.append(found.start_samples)
+        two_apart[found.start + 1] = found.two_apart
+        found.movement.add_to(noise, int(steps[found.start + 1] - steps[found.start]))
+        if is_end[found.start]:
+            length = float(times[found.start + 1] - times[found.start])
+            sampling.add_moved(found.moved_along(), float((found.movement.impact**2).sum()), length)
+    if source.ends_empty:
+        for name in source.layers:
             recording.check_finite(name, until)  # training that diverged is not a gap at the end
-    _require_intervals(recording, len(intervals), missing.result(), reader.classes)
-    n_features, sizes = recording.features(layer).shape[2], reader.average.sizes
+    missing = source.missing()
+    _require_intervals(recording, len(intervals), missing, source.classes)
+    n_features, sizes = recording.features(layer).shape[2], source.sizes
     deviations = [interval.deviations for interval in intervals]
     degrees = np.array([interval.n_samples - len(sizes) for interval in intervals])
     products = np.array([interval.impact_products for interval in intervals])
     time_per_step = float((times[-1] - times[0]) / (steps[-1] - steps[0]))
-    squares, precision = np.array(mean_square), float(np.finfo(recording.features(layer).dtype).eps)
+    squares, precision = np.array(source.mean_square), float(np.finfo(recording.features(layer).dtype).eps)
     of_contrasts = (len(sizes) - 1) * n_features, (len(sizes), n_features)
     mean_directions = noise[1].directions(n_features, (n_features,))
     rounding = rounding_variance(squares[starts], squares[np.array(starts) + 1], precision)
@@ -340,7 +330,7 @@ def compute_statistics(
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=persistence(products),
         interval_loss=interval_loss(products, _over_two(products, two_apart, np.array(starts), times)),
-        missing=missing.result(),
+        missing=missing,
         gamma_sampling_error=sampling.error,
         mean_square=squares,
         rounding=rounding,

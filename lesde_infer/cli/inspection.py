@@ -57,7 +57,8 @@ def describe(path: Path, *, quick: bool = False) -> dict[str, Any]:
     -------
     dict
         ``file``, ``size_bytes``, ``writer`` (``finished``, ``writing``, ``died`` or ``unknown``), ``n_records``,
-        ``n_samples``, ``n_classes``, ``samples_per_class``, ``n_relabelled`` (samples trained under another label),
+        ``n_samples``, ``reduced_from_samples`` (None if it is not reduced), ``n_classes``, ``samples_per_class``,
+        ``n_relabelled`` (samples trained under another label),
         ``class_frequencies`` (shares of the classes in training, None if not recorded), ``first_step``, ``last_step``,
         ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``timeline`` (see `data_tools.timeline`),
         ``layers`` (list of ``name``, ``n_features``, ``dtype``, ``size_bytes``, ``is_logits``, ``is_checked``, False if
@@ -81,6 +82,7 @@ def describe(path: Path, *, quick: bool = False) -> dict[str, Any]:
             "writer": recording.writer,
             "n_records": recording.n_records,
             "n_samples": recording.n_samples,
+            "reduced_from_samples": len(recording.probe_labels("labels")) if recording.is_reduced else None,
             "n_classes": recording.n_classes,
             "samples_per_class": np.bincount(recording.labels, minlength=recording.n_classes).tolist(),
             "n_relabelled": int(np.count_nonzero(recording.labels != recording.given_labels)),
@@ -127,6 +129,8 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
         "samples": f"{description['n_samples']} of {description['n_classes']} classes ({per_class})"
         + (f", {relabelled} trained under another label" if relabelled else ""),
     }
+    if (whole := description["reduced_from_samples"]) is not None:
+        rows["reduced"] = f"fits are of all {whole} samples, checks and metrics of these"
     rows |= _timeline_rows(description["timeline"])
     if shares := description["class_frequencies"]:
         rows["in training"] = "classes have shares " + ", ".join(f"{share:.3g}" for share in shares)

@@ -34,7 +34,7 @@ def test_help_lists_every_command_and_no_more(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     commands = {line.split()[0] for line in shown.split("Commands:\n")[1].splitlines() if line.startswith("  ")}
-    recordings = {"record", "convert", "simulate", "recover", "inspect", "watch"}
+    recordings = {"record", "convert", "simulate", "recover", "reduce", "inspect", "watch"}
     analysis = {"geometry", "fit", "check", "forecast", "compare", "calibrate", "moments", "select", "report"}
     assert commands - {"Exit"} == {"demo"} | recordings | analysis
     assert main([]) == 0

@@ -1,0 +1,129 @@
+"""What a reduced recording holds of all of its samples: inner products, at a few kilobytes a record.
+
+A reduced recording holds the features of a few samples only. What a fit needs of all of them it holds in ``/reduced``:
+
+======================================== ======== ======= ==========================================================
+dataset                                  shape    type    meaning
+======================================== ======== ======= ==========================================================
+/reduced/labels, /reduced/given_labels   (n,)     int64   of all samples
+/reduced/<layer>/<case>/class_means      (T,K,p)  float64 means over the samples of each class
+/reduced/<layer>/<case>/impact           (T,K,p)  float64 contrasts of the impact
+/reduced/<layer>/<case>/mean_impact      (T,p)    float64 direction in which impacts drive the mean over classes
+/reduced/<layer>/<case>/mean_square      (T,)     float64 mean of all squared features
+/reduced/<layer>/<case>/moved_along      (T,n)    float32 how far each sample moved since the record before, along the
+                                                          impact of its class there
+/reduced/<layer>/<case>/products         (T,m)    float64 inner products of the interval since the record before
+======================================== ======== ======= ==========================================================
+
+A case is the impact, ``I``, ``L`` or ``R``, and the grouping, joined by a hyphen, such as ``R-labels``. The first
+record ends no interval; there the last two are 0. `lesde_infer.reduced_intervals` says which products these are; the
+group has the attributes ``n_contrast``, ``n_shared`` and ``n_axes``, numbers of directions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from data_tools.errors import InputError
+from data_tools.record_array import RecordArray, checked_dataset
+from data_tools.recording_schema import as_integer_labels, decode_name, encode_name
+from data_tools.untrusted_hdf5 import read_attributes
+
+ROOT = "reduced"
+LABELS = ("labels", "given_labels")
+SHAPES = ("n_contrast", "n_shared", "n_axes")
+
+
+@dataclass(frozen=True)
+class ReducedCase:
+    """What a reduced recording holds of a layer under an impact and a grouping; see the module's docstring."""
+
+    class_means: RecordArray
+    impact: RecordArray
+    mean_impact: RecordArray
+    mean_square: RecordArray
+    moved_along: RecordArray
+    products: RecordArray
+    n_contrast: int
+    n_shared: int
+    n_axes: int
+
+
+def case_name(impact: str, group: str) -> str:
+    """Return the name of a case."""
+    return f"{impact}-{group}"
+
+
+def read_labels(file: Any, path: Path) -> tuple[Int[np.ndarray, " sample"], Int[np.ndarray, " sample"]]:
+    """Return what all samples of a reduced recording are, and what they are trained as."""
+    labels, given = (
+        as_integer_labels(checked_dataset(file, path, f"/{ROOT}/{name}", (None,), "iu")[:], f"{path}:/{ROOT}/{name}")
+        for name in LABELS
+    )
+    if labels.shape != given.shape:
+        raise InputError(f"{path}: /{ROOT}/given_labels has shape {given.shape}, expected {labels.shape}")
+    return labels, given
+
+
+def read_case(file: Any, path: Path, layer: str, impact: str, group: str, n_records: int, width: int) -> ReducedCase:
+    """Return a case of a reduced recording whose contents have been checked.
+
+    Raises
+    ------
+    InputError
+        If the recording does not hold it, naming those that it holds, or something has the wrong shape or type.
+    """
+    labels, given_labels = read_labels(file, path)
+    name = case_name(impact, group)
+    root = f"/{ROOT}/{encode_name(layer)}/{name}"
+    other = root.removesuffix(group) + ("labels" if group == "given_labels" else "given_labels")
+    if root not in file and other in file and np.array_equal(labels, given_labels):
+        root = other  # the groupings are the same
+    if root not in file:
+        held = ", ".join(sorted(cases(file))) or "nothing"
+        raise InputError(
+            f"{path}: a reduced recording, which holds {held}, not layer '{layer}' under {name}; choose of these, or "
+            "reduce the whole recording again"
+        )
+    means = checked_dataset(file, path, f"{root}/class_means", (None, None, width), "f")
+    n_classes = means.shape[1]
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "class_means": (None, n_classes, width),
+        "impact": (None, n_classes, width),
+        "mean_impact": (None, width),
+        "mean_square": (None,),
+        "moved_along": (None, len(labels)),
+        "products": (None, None),
+    }
+    found: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        dataset = checked_dataset(file, path, f"{root}/{name}", shape, "f")
+        if dataset.shape[0] < n_records:
+            raise InputError(f"{path}: {root}/{name} holds {dataset.shape[0]} records, expected {n_records}")
+        found[name] = RecordArray(dataset, n_records, path)
+    attributes = read_attributes(file[root], path)
+    for name in SHAPES:
+        value = attributes.get(name)
+        if not isinstance(value, int) or not 0 <= value <= width * n_classes:
+            raise InputError(f"{path}: attribute {name} of {root} is {value!r}, expected a number of directions")
+        found[name] = value
+    return ReducedCase(**found)
+
+
+def held_impact(file: Any, layer: str, group: str) -> str:
+    """Return an impact under which a reduced recording holds a layer by a grouping; ``R`` if there is none."""
+    names = {name.removeprefix(f"{layer} ") for name in cases(file) if name.startswith(f"{layer} ")}
+    same = {group, *(("labels", "given_labels") if np.array_equal(*(file[f"{ROOT}/{n}"][:] for n in LABELS)) else ())}
+    return next((name.split("-")[0] for name in sorted(names) if name.split("-")[-1] in same), "R")
+
+
+def cases(file: Any) -> list[str]:
+    """Return the cases that a reduced recording holds, as ``layer R-labels``."""
+    found = []
+    for layer, node in file[ROOT].items():
+        if hasattr(node, "keys"):
+            found += [f"{decode_name(layer)} {name}" for name in node]
+    return found
