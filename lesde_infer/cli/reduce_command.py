@@ -23,9 +23,7 @@ def reduce(
     ] = None,
     impact: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[R|L|I]", help="Impact to keep statistics for; repeat; all that fit by default."
-        ),
+        typer.Option(metavar="[R|L|I]", help="Impact to keep statistics for; repeat; all that fit by default."),
     ] = None,
     group: Annotated[
         list[str] | None,
