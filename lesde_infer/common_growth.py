@@ -2,11 +2,11 @@ r"""Contrasts between class means and deviations from them grow and shrink toget
 
 In the LE-SDE noise of the contrasts C and noise of the deviations δ are independent. In networks both are scaled by the
 same last layers, and the scale fluctuates: LeNet on shapes, one sample a step, recorded every 50 steps, contrasts grow
-and shrink along themselves by 20 % from record to record at any share of wrong labels and in any phase. That is 50 to
-75 % of the noise across the impact, and it is what deviations do (correlation 0.6 to 0.9). Simulated apart, deviations
-keep the size that they had while contrasts do not, noise that should lie along the contrasts turns them and, turning,
-makes them longer, and residuals are those of other features: at 10 to 40 % wrong labels class means ended 1.3 to 2.5
-times too far apart.
+and shrink along themselves by 20 % from record to record, at any share of wrong labels and in any phase. That is half
+to three quarters of the noise across the impact, and it is what deviations do (correlation 0.6 to 0.9). Simulated
+apart, deviations keep the size that they had while contrasts do not, noise that should lie along the contrasts turns
+them and, turning, makes them longer, and residuals are those of other features: at 10 to 40 % wrong labels class means
+ended 1.3 to 2.5 times too far apart.
 
 So let ρ be the share by which an interval's increment ΔC stretches the contrasts at its start besides the drift
 Σⱼ cⱼ uⱼ (`lesde_infer.impacts`, at the posterior median of its rates), and h the log growth of the deviations:

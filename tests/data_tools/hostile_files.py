@@ -19,7 +19,7 @@ LABELS = np.array([0, 0, 1, 1])
 
 
 def write_originals(folder: Path) -> dict[str, Path]:
-    """Write small recordings of every kind: finished, with a dead writer, and as older HDF5 lays files out."""
+    """Write small recordings of every kind: finished, with a dead writer, as older HDF5 lays files out, and reduced."""
     rng = np.random.default_rng(0)
     n_records = 3
     drift = DriftMeasurement(rng.normal(size=(1, 2, 2, 2)), tangent=rng.normal(size=(2, 2)), impact=np.eye(2))
@@ -63,10 +63,20 @@ def write_originals(folder: Path) -> dict[str, Path]:
                 target[name] = node[()]
 
         source.visititems(copy)
+    reduced = folder / "reduced.h5"
+    shutil.copyfile(finished, reduced)
+    with h5py.File(reduced, "r+") as file:
+        node = file.create_group("reduced/fc/R-labels")
+        node.attrs.update(n_contrast=2, n_shared=2, n_axes=2)
+        file["reduced/labels"] = file["reduced/given_labels"] = np.repeat(LABELS, 5)
+        widths = {"class_means": (2, 2), "impact": (2, 2), "mean_impact": (2,), "mean_square": (), "moved_along": (20,)}
+        for name, shape in {**widths, "products": (54,)}.items():
+            values = rng.normal(size=(n_records, *shape))
+            node.create_dataset(name, data=values, chunks=(1, *shape) if shape else None)
     with h5py.File(folder / "secret.h5", "w") as file:
         file["x"] = np.full((3, 4, 2), MARKER)
     np.full(100, MARKER).tofile(folder / "secret.bin")
-    return {"finished": finished, "unfinished": unfinished, "old": old}
+    return {"finished": finished, "unfinished": unfinished, "old": old, "reduced": reduced}
 
 
 def payload(path: Path) -> dict[str, list[tuple[int, int]]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import InputError, Recording
+from data_tools.record_array import RecordArray
 from data_tools.recovery import recover
 
 MEMORY = 3 * 2**30
@@ -30,6 +31,13 @@ def contents(path: Path) -> dict[str, np.ndarray]:
         if recording.classifier is not None:
             found["/classifier/weight"] = recording.classifier.weight[:]
             found["/classifier/bias"] = recording.classifier.bias[:]
+        if recording.is_reduced:
+            for name in ("labels", "given_labels"):
+                found[f"/reduced/{name}"] = recording.probe_labels(name)
+            case = recording.reduced("fc", None, "labels")
+            for name, array in vars(case).items():
+                if isinstance(array, RecordArray):
+                    found[f"/reduced/fc/R-labels/{name}"] = array[:]
         for layer in recording.layers:
             found[f"/features/{layer}"] = recording.features(layer)[:]
             try:
