@@ -14,6 +14,7 @@ from data_tools.errors import InputError
 from data_tools.record_taking import Record
 from data_tools.recording_layout import as_stored
 from data_tools.recording_writer import RecordingWriter
+from data_tools.reduced_records import Reducer
 
 OnError: TypeAlias = Literal["warn", "raise"]
 
@@ -29,15 +30,22 @@ class GuardedWriter:
         Write in a thread.
     on_error
         ``"warn"``: tell once, close the file and go on without it. ``"raise"``: raise.
+    reducer
+        Makes of a record what a reduced recording holds of it.
 
     Attributes
     ----------
+    layout : RecordingLayout
+        What is written.
     is_stopped : bool
         Whether it failed.
     """
 
-    def __init__(self, writer: RecordingWriter, *, background: bool, on_error: OnError) -> None:
-        self._path, self._layout = writer.path, writer.layout
+    def __init__(
+        self, writer: RecordingWriter, *, background: bool, on_error: OnError, reducer: Reducer | None = None
+    ) -> None:
+        self._path, self.layout = writer.path, writer.layout
+        self._reducer = reducer
         self._writer = BackgroundWriter(writer) if background else writer
         self._on_error = on_error
         self.is_stopped = False
@@ -55,9 +63,15 @@ class GuardedWriter:
         stored: dict[str, Float[np.ndarray, "sample _"]] = {}
 
         def work() -> None:
-            stored.update(as_stored(record.features, self._layout.layers, f"{self._path}, step {step}"))
+            features, kept, reduced = record.features, self.layout.reduced, None
+            if kept is not None and self._reducer is not None:
+                reduced = self._reducer.reduce(step, features, record.classifier)
+                features = {name: array[kept.samples] for name, array in features.items()}
+            stored.update(as_stored(features, self.layout.layers, f"{self._path}, step {step}"))
             numbers = record.scalars | {name: float(value) for name, value in scalars.items()}
-            self._writer.append(step, stored, time=record.time, classifier=record.classifier, scalars=numbers)
+            self._writer.append(
+                step, stored, time=record.time, classifier=record.classifier, scalars=numbers, reduced=reduced
+            )
 
         self._guard(work)
         return None if self.is_stopped else stored

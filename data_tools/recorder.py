@@ -24,6 +24,7 @@ from data_tools.record_taking import RecordTaker, describe
 from data_tools.recording_layout import StoredType
 from data_tools.recording_plan import FirstRecord, RecordingPlan
 from data_tools.recording_schema import check_class_frequencies, check_labels
+from data_tools.reduced_records import Reducer
 from data_tools.resuming import is_empty
 from data_tools.schedules import Course, EverySteps, Schedule, check_fires
 from data_tools.time_budget import TimeBudget
@@ -106,6 +107,9 @@ class FeatureRecorder:
     on_error
         When a record cannot be written, for instance as the disk is full: ``"warn"`` once, close the file, whose
         records stay readable, and let training go on without; or ``"raise"`` an `InputError` from `step`.
+    reduce
+        Keep statistics of all samples and the features of some only, such as ``lesde_infer.Reduction()``: fits are the
+        same, at a few kilobytes a record. The probe's features must be finite, and stored as they are computed.
     resume
         Continue the recording of a training that was broken off and goes on from a checkpoint; if there is none, start
         one. It must be of the same network, probe, layers, labels and types. The records up to the checkpoint are
@@ -159,6 +163,7 @@ class FeatureRecorder:
         provenance: Mapping[str, object] | None = None,
         background: bool = True,
         on_error: OnError = "warn",
+        reduce: Reducer | None = None,
         resume: bool = False,
         resume_at: int | None = None,
         force: bool = False,
@@ -173,6 +178,8 @@ class FeatureRecorder:
                 raise InputError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}")
         if resume and force:
             raise InputError("resume=True continues a recording and force=True replaces it; give one of them")
+        if reduce is not None and (resume or dtype is not None):
+            raise InputError("reduce goes with neither resume nor dtype; leave out the one or the other")
         if resume_at is not None and (not resume or resume_at < 0):
             raise InputError(f"resume_at={resume_at}: give the updates so far, from 0 on, together with resume=True")
         module = unwrap(model)
@@ -224,6 +231,7 @@ class FeatureRecorder:
             on_error,
             force or (resume and not continues and self._path.exists()),  # a file without records
             continues,
+            reduce,
         )
         self.n_steps = resume_at or 0
         self._first: FirstRecord | None = None

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from data_tools.elasticity_records import ElasticityLayout
 from data_tools.errors import InputError
 from data_tools.recording_schema import check_class_frequencies, check_labels, encode_name
+from data_tools.reduced_records import ROOT, ReducedLayout
 
 _LARGEST_CHUNK = 2**20  # bytes; HDF5's default cache holds one chunk of this size
 _PER_CHUNK = 24  # bytes, of HDF5's index of chunks
@@ -55,6 +56,8 @@ class RecordingLayout:
         What is measured directly, if anything.
     class_frequencies
         Share of each class, by `labels`, in training, if known.
+    reduced
+        What is kept of all samples, if features are those of some (`data_tools.reduced_records`).
     n_classes
         K, found from the labels and the width of the logits.
     classifier_dtype
@@ -75,6 +78,7 @@ class RecordingLayout:
     scalars: Sequence[str] = ()
     elasticity: ElasticityLayout | None = None
     class_frequencies: ArrayLike | None = None
+    reduced: ReducedLayout | None = None
     n_classes: int = field(init=False)
     classifier_dtype: np.dtype[Any] = field(init=False)
 
@@ -118,6 +122,8 @@ class RecordingLayout:
             found["classifier/bias"] = ((self.n_classes,), self.classifier_dtype)
         for name in self.scalars:
             found[f"scalars/{encode_name(name)}"] = ((), np.dtype(np.float64))
+        if self.reduced is not None:
+            found |= {f"{ROOT}/{name}": value for name, value in self.reduced.arrays.items()}
         return found
 
     def elasticity_growing(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

@@ -17,6 +17,7 @@ from data_tools.record_taking import Record, RecordTaker, class_states
 from data_tools.recording import Recording
 from data_tools.recording_layout import RecordingLayout, StoredType, layer_layouts, records_within
 from data_tools.recording_writer import RecordingWriter
+from data_tools.reduced_records import ReducedSource, Reducer
 from data_tools.resuming import check_same_run, first_missing, recorded_layout, replay, resumed_writer
 from data_tools.schedules import AdaptiveSchedule, Course, FixedCourse, Schedule
 
@@ -70,6 +71,7 @@ class RecordingPlan:
     on_error: OnError
     force: bool
     continues: bool
+    reducer: Reducer | None = None
 
     def check(self, first: FirstRecord) -> None:
         """Find faults before training starts; nothing is written.
@@ -118,7 +120,7 @@ class RecordingPlan:
         layout = self._new_layout(first, names)
         course = self._begin(layout)
         writer = RecordingWriter(self.path, layout, provenance=self.provenance, force=self.force)
-        guarded = GuardedWriter(writer, background=self.background, on_error=self.on_error)
+        guarded = GuardedWriter(writer, background=self.background, on_error=self.on_error, reducer=self.reducer)
         self.write(guarded, course, first.step, first.record, dict.fromkeys(scalars, float("nan")))
         if first.snapshot is not None:
             guarded.append_elasticity(first.snapshot)
@@ -136,7 +138,7 @@ class RecordingPlan:
         """
         stored = writer.append(step, record, scalars)
         if stored is not None and isinstance(self.schedule, AdaptiveSchedule):
-            course.observe(step, class_states(stored, self.taker.logits, self.probe.given_labels))
+            course.observe(step, class_states(stored, self.taker.logits, writer.layout.given_labels))
 
     def _resume(self, step: int, names: tuple[str, ...]) -> tuple[GuardedWriter, Course]:
         with Recording(self.path) as before:
@@ -173,14 +175,22 @@ class RecordingPlan:
         elasticity = None
         if first.snapshot is not None and first.settings is not None:
             elasticity = ElasticityLayout.of(first.settings, first.snapshot)
+        labels, given_labels, features, reduced = self.probe.labels, self.probe.given_labels, record.features, None
+        if self.reducer is not None:
+            frequencies = None if self.class_frequencies is None else np.asarray(self.class_frequencies, np.float64)
+            source = ReducedSource(self.path, labels, given_labels, taker.logits, taker.classifier_layer, frequencies)
+            reduced = self.reducer.start(source, features, record.classifier)
+            labels, given_labels = labels[reduced.samples], given_labels[reduced.samples]
+            features = {name: array[reduced.samples] for name, array in features.items()}
         return RecordingLayout(
-            self.probe.labels,
-            self.probe.given_labels,
-            layer_layouts(record.features, self.dtype, None if before is None else before.layers),
+            labels,
+            given_labels,
+            layer_layouts(features, self.dtype, None if before is None else before.layers),
             logits=taker.logits,
             classifier_width=None if record.classifier is None else int(np.shape(record.classifier[0])[1]),
             classifier_layer=None if record.classifier is None else taker.classifier_layer,
             scalars=names,
             elasticity=elasticity,
             class_frequencies=self.class_frequencies,
+            reduced=reduced,
         )

@@ -33,6 +33,7 @@ from data_tools.recording_schema import (
     check_steps,
     encode_name,
 )
+from data_tools.reduced_records import ROOT
 from data_tools.reserved_space import ReservedSpace, close_and_cut
 from data_tools.writer_guard import WriterGuard
 
@@ -110,6 +111,10 @@ class RecordingWriter:
             self._growing[where] = file.create_dataset(
                 where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunk_shape(shape, dtype.itemsize)
             )
+        if layout.reduced is not None:
+            file[f"{ROOT}/labels"], file[f"{ROOT}/given_labels"] = layout.reduced.labels, layout.reduced.given_labels
+            for case, numbers in layout.reduced.directions.items():
+                file[f"{ROOT}/{case}"].attrs.update(numbers)
         if layout.classifier_layer is not None:
             file["classifier"].attrs["classifier_layer"] = layout.classifier_layer
         self._committed = file.create_dataset("committed", data=np.int64(0))
@@ -125,6 +130,7 @@ class RecordingWriter:
         time: float | None = None,
         classifier: tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None = None,
         scalars: Mapping[str, float] | None = None,
+        reduced: Mapping[str, Float[np.ndarray, "*shape"]] | None = None,
         commit: bool = True,
     ) -> None:
         """Add a record.
@@ -141,6 +147,8 @@ class RecordingWriter:
             Weight (K, p) and bias (K,) of the last layer, if the layout has them.
         scalars
             A number for each name in the layout.
+        reduced
+            What is kept of all samples, if the layout says so: an array for each name.
         commit
             Flush at once. Otherwise the record is safe only after the next `commit`.
 
@@ -157,6 +165,7 @@ class RecordingWriter:
         stored = as_stored(features, self.layout.layers, f"{self.path}, step {step}")
         values |= {f"features/{encode_name(name)}": array for name, array in stored.items()}
         values |= {f"scalars/{encode_name(name)}": value for name, value in (scalars or {}).items()}
+        values |= {f"{ROOT}/{name}": array for name, array in (reduced or {}).items()}
         if classifier is not None:
             values["classifier/weight"], values["classifier/bias"] = classifier
         if values.keys() != self._growing.keys():

@@ -20,12 +20,13 @@ record ends no interval; there the last two are 0. `lesde_infer.reduced_interval
 group has the attributes ``n_contrast``, ``n_shared`` and ``n_axes``, numbers of directions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.record_array import RecordArray, checked_dataset
@@ -35,6 +36,55 @@ from data_tools.untrusted_hdf5 import read_attributes
 ROOT = "reduced"
 LABELS = ("labels", "given_labels")
 SHAPES = ("n_contrast", "n_shared", "n_axes")
+
+
+@dataclass(frozen=True)
+class ReducedSource:
+    """What is to be reduced: classes of all samples, the special layers, and where it comes from, for messages."""
+
+    path: Path
+    labels: Int[np.ndarray, " sample"]
+    given_labels: Int[np.ndarray, " sample"]
+    logits: str | None
+    classifier_layer: str | None
+    class_frequencies: Float[np.ndarray, " class_"] | None
+
+
+@dataclass(frozen=True)
+class ReducedLayout:
+    """What a reduced recording holds besides the features of some samples.
+
+    Attributes
+    ----------
+    labels, given_labels : array, shape (sample,)
+        Of all samples.
+    samples : array, shape (kept,)
+        Samples whose features are kept, in order.
+    arrays : dict
+        Shape and type of one record of each array, by its name below ``/reduced``.
+    directions : dict
+        Numbers of directions of each case, by its name below ``/reduced``.
+    """
+
+    labels: Int[np.ndarray, " sample"]
+    given_labels: Int[np.ndarray, " sample"]
+    samples: Int[np.ndarray, " kept"]
+    arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    directions: Mapping[str, Mapping[str, int]]
+
+
+Features: TypeAlias = Mapping[str, Float[np.ndarray, "sample _"]]
+Classifier: TypeAlias = tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
+
+
+class Reducer(Protocol):
+    """Makes of the features of all samples what a reduced recording holds of them: `lesde_infer.Reduction`."""
+
+    def start(self, source: ReducedSource, features: Features, classifier: Classifier) -> ReducedLayout:
+        """Start anew, given the first record: say what there will be."""
+
+    def reduce(self, step: int, features: Features, classifier: Classifier) -> dict[str, Float[np.ndarray, "*shape"]]:
+        """Return the arrays of a record; records come in order, the first as well."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lesde_infer.moments import Moments, estimate_moments
     from lesde_infer.predictive import Check, PredictionError, check
     from lesde_infer.predictive_density import PredictiveDensity, expected_log_predictive_density
-    from lesde_infer.reduction import reduce_recording
+    from lesde_infer.reduction import Reduction, reduce_recording
     from lesde_infer.report import ReportEntry, write_report
     from lesde_infer.simulation import simulate
     from lesde_infer.statistics import Statistics, compute_statistics
@@ -42,6 +42,7 @@ __all__ = [
     "Moments",
     "PredictionError",
     "PredictiveDensity",
+    "Reduction",
     "ReportEntry",
     "Statistics",
     "TruthCheck",
@@ -81,6 +82,7 @@ _HOMES = {
     "PredictionError": "lesde_infer.predictive",
     "PredictiveDensity": "lesde_infer.predictive_density",
     "ReportEntry": "lesde_infer.report",
+    "Reduction": "lesde_infer.reduction",
     "Statistics": "lesde_infer.statistics",
     "TruthCheck": "lesde_infer.truth",
     "check": "lesde_infer.predictive",

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data_tools.recording import Recording
 from data_tools.recording_schema import check_class_frequencies
+from lesde_infer.record_source import RecordSource
 from lesde_infer.snapshots import Grouping
 
 BALANCED_WITHIN = 1e-6
@@ -28,13 +28,13 @@ BALANCED_WITHIN = 1e-6
 
 
 def class_frequencies(
-    recording: Recording, group: Grouping, given: Sequence[float] | None = None
+    recording: RecordSource, group: Grouping, given: Sequence[float] | None = None
 ) -> Float[np.ndarray, " class_"] | None:
     """Return π of the classes of a grouping, or None if they are balanced or not known.
 
     Parameters
     ----------
-    recording : Recording
+    recording : RecordSource
         Its frequencies are used if none are given.
     group : {"labels", "given_labels"}
         The grouping.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
-from data_tools.recording import RecordedClassifier, Recording
+from data_tools.recording import RecordedClassifier
 from lesde_infer.impacts import (
     Impact,
     IntervalDirections,
@@ -23,6 +23,7 @@ from lesde_infer.impacts import (
     with_less_feedback,
 )
 from lesde_infer.momentum import MomentumFilter
+from lesde_infer.record_source import RecordSource
 
 Grouping = Literal["labels", "given_labels"]
 MINIMAL_SAMPLES = 2
@@ -61,7 +62,7 @@ class ClassAverage:
 LARGEST_FEATURE = 1e60  # beyond it, products of squares overflow
 
 
-def read_record(recording: Recording, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
+def read_record(recording: RecordSource, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
     """Read the features of a record; samples that are missing are NaN throughout, and anything else not finite refused.
 
     Raises
@@ -169,7 +170,7 @@ class SnapshotReader:
 
     def __init__(
         self,
-        recording: Recording,
+        recording: RecordSource,
         layer: str,
         impact: Impact,
         group: Grouping,
@@ -279,7 +280,7 @@ class SnapshotReader:
 
 
 def _require_classes(
-    recording: Recording, sizes: Int[np.ndarray, " class_"], classes: Int[np.ndarray, " class_"], group: Grouping
+    recording: RecordSource, sizes: Int[np.ndarray, " class_"], classes: Int[np.ndarray, " class_"], group: Grouping
 ) -> None:
     """Raise InputError where a grouping leaves fewer than two classes, or a class with a single sample."""
     if len(sizes) < 2:
@@ -294,15 +295,15 @@ def _require_classes(
         )
 
 
-def fed_classifier(recording: Recording, layer: str) -> RecordedClassifier | None:
+def fed_classifier(recording: RecordSource, layer: str) -> RecordedClassifier | None:
     """Return the recorded linear classifier if it is the one that a layer feeds."""
-    found = recording.classifier
+    found: RecordedClassifier | None = recording.classifier
     if found is None or found.layer not in (None, layer):
         return None
     return found if found.weight.shape[2] == recording.features(layer).shape[2] else None
 
 
-def _require_impact(recording: Recording, layer: str, impact: Impact, n_classes: int, group: Grouping) -> None:
+def _require_impact(recording: RecordSource, layer: str, impact: Impact, n_classes: int, group: Grouping) -> None:
     """Raise InputError where the recording lacks what the impact needs."""
     width = recording.features(layer).shape[2]
     where = f"{recording.path}: layer '{layer}'"

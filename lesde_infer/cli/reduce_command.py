@@ -40,21 +40,17 @@ def reduce(
     samples kept. What needs other statistics than were kept is refused.
     """
     check_outputs([out, json], inputs=[file], force=force)
-    from lesde_infer.reduction import reduce_recording
+    from lesde_infer.reduction import Reduction, reduce_recording
 
-    groups = ("labels", "given_labels") if not group else tuple(dict.fromkeys(group))
+    reduction = Reduction(
+        layers=layer or None,
+        impacts=impact or None,
+        groups=group or ("labels", "given_labels"),
+        keep_per_class=keep,
+        seed=seed,
+    )
     with progress_bars() as show:
-        reduce_recording(
-            file,
-            out,
-            layers=layer or None,
-            impacts=impact or None,
-            groups=groups,
-            keep_per_class=keep,
-            seed=seed,
-            progress=show,
-            force=force,
-        )
+        reduce_recording(file, out, reduction, progress=show, force=force)
     before, after = file.stat().st_size, out.stat().st_size
     line = f"{file} ({before / 1e6:.3g} MB) reduced to {out} ({after / 1e6:.3g} MB)"
     results_console(json).print(printable(line))

@@ -16,7 +16,7 @@ from lesde_infer.cli.application import main
 from lesde_infer.fitted_run import check_same_run
 from lesde_infer.inference import fit
 from lesde_infer.predictive import check
-from lesde_infer.reduction import kept_samples, reduce_recording
+from lesde_infer.reduction import Reduction, kept_samples, reduce_recording
 from lesde_infer.statistics import compute_statistics
 
 
@@ -63,7 +63,7 @@ def assert_same(found, expected, where="statistics"):
 @pytest.mark.parametrize("group", ["labels", "given_labels"])
 def test_statistics_are_those_of_the_whole_recording(tmp_path, layer, impact, group):
     whole = written(tmp_path / "run.h5", class_frequencies=[0.5, 0.3, 0.2])
-    reduced = reduce_recording(whole, tmp_path / "reduced.h5", keep_per_class=3)
+    reduced = reduce_recording(whole, tmp_path / "reduced.h5", Reduction(keep_per_class=3))
     with Recording(whole) as one, Recording(reduced) as other:
         if (layer, impact) == ("fc1", "L"):
             with pytest.raises(InputError, match="holds fc1 I-given_labels, fc1 I-labels, fc1 R-"):
@@ -76,7 +76,10 @@ def test_statistics_are_those_of_the_whole_recording(tmp_path, layer, impact, gr
 
 def test_it_is_a_recording_of_the_samples_it_keeps(tmp_path):
     whole = written(tmp_path / "run.h5")
-    with Recording(reduce_recording(whole, tmp_path / "a.h5", keep_per_class=3)) as reduced, Recording(whole) as one:
+    with (
+        Recording(reduce_recording(whole, tmp_path / "a.h5", Reduction(keep_per_class=3))) as reduced,
+        Recording(whole) as one,
+    ):
         kept = kept_samples(one.labels, 3, 0)
         assert reduced.is_reduced
         assert not one.is_reduced
@@ -91,7 +94,10 @@ def test_it_is_a_recording_of_the_samples_it_keeps(tmp_path):
 
 def test_one_grouping_does_for_both_where_they_are_the_same(tmp_path):
     whole = written(tmp_path / "run.h5", same=True)
-    with Recording(reduce_recording(whole, tmp_path / "a.h5", impacts=["R"])) as reduced, Recording(whole) as one:
+    with (
+        Recording(reduce_recording(whole, tmp_path / "a.h5", Reduction(impacts=["R"]))) as reduced,
+        Recording(whole) as one,
+    ):
         for group in ("labels", "given_labels"):
             expected = compute_statistics(one, "fc2", "R", group=group)
             assert_same(compute_statistics(reduced, "fc2", "R", group=group), expected)
@@ -100,7 +106,7 @@ def test_one_grouping_does_for_both_where_they_are_the_same(tmp_path):
 @pytest.mark.xdist_group("reduction")
 def test_posteriors_are_the_same_and_checks_are_of_the_samples_kept(tmp_path):
     whole = written(tmp_path / "run.h5", n=30)
-    reduced = reduce_recording(whole, tmp_path / "a.h5", layers=["fc2"], impacts=["R"], groups=["labels"])
+    reduced = reduce_recording(whole, tmp_path / "a.h5", Reduction(layers=["fc2"], impacts=["R"], groups=["labels"]))
     options = {"curve": "constant", "n_draws": 60, "n_chains": 2, "seed": 3, "allow_unconverged": True}
     first, second = fit(whole, **options), fit(reduced, **options)
     one, other = first.posterior.to_dataset(), second.posterior.to_dataset()
@@ -119,7 +125,7 @@ def test_posteriors_are_the_same_and_checks_are_of_the_samples_kept(tmp_path):
 
 def test_what_a_reduced_recording_cannot_give_is_refused(tmp_path):
     whole = written(tmp_path / "run.h5", provenance={"momentum": 0.99, "optimizer": "SGD"})
-    reduced = reduce_recording(whole, tmp_path / "a.h5", layers=["fc2"], impacts=["R"], groups=["labels"])
+    reduced = reduce_recording(whole, tmp_path / "a.h5", Reduction(layers=["fc2"], impacts=["R"], groups=["labels"]))
     with Recording(reduced) as recording:
         for options, message in (
             ({"impact": "I"}, "holds fc2 R-labels, not layer 'fc2' under I-labels"),
@@ -138,7 +144,7 @@ def test_what_a_reduced_recording_cannot_give_is_refused(tmp_path):
     ("options", "message"),
     [
         ({"keep_per_class": 1}, "keep at least 2"),
-        ({"layers": ["fc3"]}, "no layer 'fc3'"),
+        ({"layers": ["fc3"]}, "layer 'fc3' is not recorded"),
         ({"impacts": ["X"]}, "impact 'X' is unknown"),
         ({"groups": ["classes"]}, "group 'classes' is unknown"),
         ({"layers": ["fc1"], "impacts": ["L"]}, "impact L needs logits"),
@@ -147,7 +153,7 @@ def test_what_a_reduced_recording_cannot_give_is_refused(tmp_path):
 def test_careless_arguments_are_named_and_nothing_is_left(tmp_path, options, message):
     whole = written(tmp_path / "run.h5", n=5)
     with pytest.raises(InputError, match=message):
-        reduce_recording(whole, tmp_path / "a.h5", **options)
+        reduce_recording(whole, tmp_path / "a.h5", Reduction(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["run.h5"]
 
 
@@ -162,7 +168,7 @@ def test_missing_samples_are_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["products", "n_axes", "class_means", "labels", "not finite"])
 def test_damage_is_named(tmp_path, damage):
     whole = written(tmp_path / "run.h5", n=6)
-    reduced = reduce_recording(whole, tmp_path / "a.h5", layers=["fc2"], impacts=["R"], groups=["labels"])
+    reduced = reduce_recording(whole, tmp_path / "a.h5", Reduction(layers=["fc2"], impacts=["R"], groups=["labels"]))
     with h5py.File(reduced, "r+") as file:
         node = file["reduced/fc2/R-labels"]
         if damage == "n_axes":
@@ -181,14 +187,14 @@ def test_missing_runs_of_other_helpers_reduce_too(tmp_path):
     """Classes of unequal sizes, in random order, at unequal intervals."""
     with (
         make_run(3, 4, n_records=12, seed=4).write(tmp_path / "run.h5") as one,
-        Recording(reduce_recording(one.path, tmp_path / "a.h5", keep_per_class=2)) as reduced,
+        Recording(reduce_recording(one.path, tmp_path / "a.h5", Reduction(keep_per_class=2))) as reduced,
     ):
         assert_same(compute_statistics(reduced, "hidden", "R"), compute_statistics(one, "hidden", "R"))
 
 
 def test_class_means_are_those_of_all_samples(tmp_path):
     whole = written(tmp_path / "run.h5")
-    reduced = reduce_recording(whole, tmp_path / "a.h5", impacts=["I"], keep_per_class=2)
+    reduced = reduce_recording(whole, tmp_path / "a.h5", Reduction(impacts=["I"], keep_per_class=2))
     for group in ("labels", "given_labels"):
         one, other = (read_class_means(path, "fc2", group, until=1000) for path in (whole, reduced))
         np.testing.assert_allclose(other.runs, one.runs, rtol=1e-12)

@@ -1,0 +1,78 @@
+"""What is kept of one layer under one impact and grouping, record after record."""
+
+import numpy as np
+from jaxtyping import Float
+
+from data_tools.errors import InputError
+from data_tools.reduced_records import SHAPES
+from lesde_infer.frequencies import class_frequencies, class_weights
+from lesde_infer.impacts import Impact
+from lesde_infer.interval_products import IntervalProducts
+from lesde_infer.probe_sampling import moved_along
+from lesde_infer.record_source import RecordSource
+from lesde_infer.reduced_intervals import Shape, pack
+from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
+
+
+class CaseReduction:
+    """Reduces the records that a `lesde_infer.live_record.LiveRecord` is shown (`data_tools.reduced_records`).
+
+    Raises
+    ------
+    InputError
+        If the impact cannot be fitted to the layer.
+    """
+
+    def __init__(self, live: RecordSource, layer: str, impact: Impact, group: Grouping) -> None:
+        self._live = live
+        self._reader = SnapshotReader(live, layer, impact, group, class_weights(class_frequencies(live, group)))
+        self._everyone = np.ones(len(self._reader.groups), dtype=bool)
+        self._before: Snapshot | None = None
+        self._earlier: Float[np.ndarray, "class_ feature"] | None = None
+        first = self._read()
+        self._class_means = first.class_means.shape
+        self._shape = Shape.of(IntervalProducts.between(first, first, self._reader.average, self._everyone)[0])
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype[np.floating]]]:
+        """Return the shape and type of one record of each array."""
+        double = np.dtype(np.float64)
+        return {
+            "class_means": (self._class_means, double),
+            "impact": (self._class_means, double),
+            "mean_impact": (self._class_means[1:], double),
+            "mean_square": ((), double),
+            "moved_along": (self._everyone.shape, np.dtype(np.float32)),
+            "products": ((sum(self._shape.lengths),), double),
+        }
+
+    def directions(self) -> dict[str, int]:
+        """Return the numbers of directions."""
+        return {name: getattr(self._shape, name) for name in SHAPES}
+
+    def add(self) -> dict[str, Float[np.ndarray, "*shape"]]:
+        """Return the arrays of the present record."""
+        before, after = self._before, self._read()
+        row, moved = np.zeros(sum(self._shape.lengths)), np.zeros(len(self._everyone))
+        if before is not None:
+            products, _ = IntervalProducts.between(before, after, self._reader.average, self._everyone)
+            two_apart = float(np.vdot(self._earlier, after.contrast)) if self._earlier is not None else 0.0
+            row = pack(products, two_apart)
+            moved = moved_along(after.features - before.features, before.contrast, self._reader.groups)
+        self._earlier, self._before = None if before is None else before.contrast, after
+        return {
+            "class_means": after.class_means,
+            "impact": after.contrast,
+            "mean_impact": after.directions.shared.sum(axis=0),
+            "mean_square": np.array(after.mean_square),
+            "moved_along": moved,
+            "products": row,
+        }
+
+    def _read(self) -> Snapshot:
+        held, found = self._reader.read(0)
+        if found is None or not held.all():
+            raise InputError(
+                f"{self._live.path}: samples are missing at step {self._live.steps[0]}; a reduced recording holds "
+                "whole probes only"
+            )
+        return found
