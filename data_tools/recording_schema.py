@@ -17,6 +17,7 @@ dataset                shape         type    meaning
 /committed             ()            int64   how many records are complete; written after everything else
 /elasticity/<layer>/…                        optional: what was measured of it directly, see below
 /elasticity_committed  ()            int64   with it: how many measurements are complete
+/reduced/…                                   optional: statistics of more samples, see `data_tools.reduced_records`
 ====================== ============= ======= ===================================================================
 
 The root attribute ``logits_layer`` names the layer that holds the logits, the attribute ``classifier_layer`` of
