@@ -22,8 +22,8 @@ Across them noise is as before (`lesde_infer.path_noise`), less the share that l
 Where paths go beyond the record it is deviations that follow contrasts (`lesde_infer.stretching`), and contrasts are
 stretched by e^ρ, log(1 + ρ) of the last `WINDOW` intervals taken for ρ, with b = 0, and a memory where the record
 leaves no doubt of one. What stays, r n of each interval with standard deviation s, gets the mean −(rs)²/2, so that its
-noise has mean 0. (Of 60 forecasts of norms bands of 90 % hold 72 % with noise in fixed directions, as it was before. With ρ
-itself of mean 0 forecasts come out too high, by a third in CRPS.)
+noise has mean 0. (Of 60 forecasts of norms bands of 90 % hold 72 % with noise in fixed directions, as it was before.
+With ρ itself of mean 0 forecasts come out too high, by a third in CRPS.)
 
 An interval in which deviations or contrasts are no more than rounding, or class means jump
 (`lesde_infer.interval_lengths`), tells nothing of this, and noise there is simulated as if there were none of it.
