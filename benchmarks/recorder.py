@@ -2,8 +2,8 @@
 
 Two trainings of the same network from the same start, one of them recorded, take turns in one process, so that a busy
 machine slows both alike. A turn is as many steps as there are from record to record (8 at least), bursts of one record.
-Networks: LeNet, a perceptron of width 512 and a residual network as ResNet-18 of an eighth of its width; batches of 32
-random images, a probe of 300 in batches of 256, features of the last two layers, on the CPU in one thread. Between
+Networks: LeNet, a perceptron of width 512 and a residual network as ResNet-18 of an eighth of its width, or of its own
+(`resnet18`, 16 records take minutes at two seconds a step); batches of 32 random images, a probe of 300 in batches of 256, features of the last two layers, on the CPU in one thread. Between
 turns the network is evaluated on the probe alone: what recording takes beyond that is the recorder's own.
 
 For each network and interval: the ratio of the times of the recorded training and the other, by wall clock and by
@@ -14,7 +14,7 @@ in all and beyond the probe.
 With `--memory`, 20,000 records of a small network are taken instead; memory is looked at every 250, and its slope in
 bytes a record is fitted over the second half. (In the first, caches of HDF5 fill.)
 
-    python benchmarks/recorder.py [--networks lenet mlp resnet] [--intervals 1 4 16 64 256] [--records 4] [--foreground]
+    python benchmarks/recorder.py [--networks lenet mlp resnet resnet18] [--intervals 1 4 16 64 256] [--records 4] [--foreground]
         [--short] [--memory] [--json FILE]
 
 Prints a table. `--short` leaves out the residual network and the longest intervals.
@@ -90,7 +90,9 @@ NETWORKS = {
         ("4", "5"),
     ),
     "resnet": Network(residual_network, (3, 32, 32), ("12", "13")),
+    "resnet18": Network(lambda: residual_network(64), (3, 32, 32), ("12", "13")),
 }
+USUAL = ["lenet", "mlp", "resnet"]
 
 
 class Training:
@@ -218,7 +220,7 @@ def measure_memory(n_records: int, *, background: bool) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print or write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=USUAL)
     parser.add_argument("--intervals", nargs="+", type=int, default=[1, 4, 16, 64, 256])
     parser.add_argument("--records", type=int, default=4, help="records at each interval, at least")
     parser.add_argument("--foreground", action="store_true", help="write without a thread")
