@@ -3,8 +3,9 @@
 Two trainings of the same network from the same start, one of them recorded, take turns in one process, so that a busy
 machine slows both alike. A turn is as many steps as there are from record to record (8 at least), bursts of one record.
 Networks: LeNet, a perceptron of width 512 and a residual network as ResNet-18 of an eighth of its width, or of its own
-(`resnet18`, 16 records take minutes at two seconds a step); batches of 32 random images, a probe of 300 in batches of 256, features of the last two layers, on the CPU in one thread. Between
-turns the network is evaluated on the probe alone: what recording takes beyond that is the recorder's own.
+(`resnet18`, two seconds a step); batches of 32 random images, a probe of 300 in batches of 256, features of the last
+two layers, on the CPU in one thread. Between turns the network is evaluated on the probe alone: what recording takes
+beyond that is the recorder's own.
 
 For each network and interval: the ratio of the times of the recorded training and the other, by wall clock and by
 processor time (of all threads, the one that writes included); and, as the difference of two long times is noisy, the
@@ -14,8 +15,8 @@ in all and beyond the probe.
 With `--memory`, 20,000 records of a small network are taken instead; memory is looked at every 250, and its slope in
 bytes a record is fitted over the second half. (In the first, caches of HDF5 fill.)
 
-    python benchmarks/recorder.py [--networks lenet mlp resnet resnet18] [--intervals 1 4 16 64 256] [--records 4] [--foreground]
-        [--short] [--memory] [--json FILE]
+    python benchmarks/recorder.py [--networks lenet mlp resnet resnet18] [--intervals 1 4 16 64 256] [--records 4]
+        [--foreground] [--short] [--memory] [--json FILE]
 
 Prints a table. `--short` leaves out the residual network and the longest intervals.
 """
