@@ -329,7 +329,7 @@ def test_projections_are_right(path, n_samples, measured):
     with FeatureRecorder(path, model, probe=(x, labels), layers=["1", "2"], every=4, **options) as recorder:
         for _ in range(20):
             recorder.step(lr=0.1)
-        layout = recorder._writer._layout
+        layout = recorder._writer.layout
     with Recording(path) as recording:
         n_records = recording.n_records
     projected, actual = projected_bytes(layout, n_records, n_measurements), path.stat().st_size

@@ -308,7 +308,7 @@ def test_features_that_never_change_are_refused(path):
 def test_groups_of_the_format_that_this_reader_does_not_use_are_tolerated(written):
     def add(file):
         file["elasticity/fc3/step"] = np.arange(2)
-        file["reduced/fc3/means"] = np.zeros((4, 3, 3))
+        file["later/fc3/means"] = np.zeros((4, 3, 3))
 
     change(written, add)
     with Recording(written) as recording:

@@ -72,12 +72,15 @@ def test_intervals_that_tell_nothing_are_left_out():
 
 
 def test_beyond_the_record_it_is_as_it_was_at_the_end_in_any_unit_of_time():
+    """Of contrasts that shrink by more than nine tenths so much is counted."""
     rng = np.random.default_rng(4)
     rho = np.where(np.arange(200) < 150, 1.0, 0.1) * rng.normal(size=200)
+    rho[-1] = -2.0
+    expected = np.sqrt(np.mean(np.log1p(np.maximum(rho[-WINDOW:], -0.9)) ** 2))
     for unit in (1.0, 1e-3):
         found = growth_of(rho, rho).ahead(np.full(200, 50), np.full(200, 50.0 * unit), np.array([50.0, 200.0]) * unit)
         np.testing.assert_array_equal(found.slope, 0.0)
-        assert found.sd[0] == pytest.approx(np.sqrt(np.mean(rho[-WINDOW:] ** 2)))
+        assert found.sd[0] == pytest.approx(expected)
         assert found.sd[1] == pytest.approx(2.0 * found.sd[0])
 
 
@@ -151,6 +154,24 @@ def test_what_goes_again_leaves_contrasts_nearly_as_large_as_they_were():
         change = size[:, -1] - size[:, 0]
         assert change.std() == pytest.approx(sd, rel=0.15)
         assert change.mean() == pytest.approx(-64 * 0.03**2 / 2, abs=4 * sd / 20)
+
+
+def test_beyond_the_record_noise_has_mean_0_and_no_size_that_grows():
+    """e^ρ has mean 1 where all stays: so has the size of contrasts along themselves after 16 intervals."""
+    features, groups, given = case(3, 3)
+    rates = constant_rates(0.0, 0.0, 0.0, 3, n_draws=4000, n_intervals=16)
+    path = simulate_records(
+        features, groups, given, np.ones(16), rates, "R", seed=5, keep=np.array([0, 16]), n_classes=3,
+        common_growth=alike(16, 0.0, 0.1, 1.0), stretched=True,
+    )  # fmt: skip
+    means = np.stack([path[:, :, groups == k].mean(axis=2) for k in range(3)], axis=2)
+    contrasts = means - means.mean(axis=2, keepdims=True)
+    size = np.linalg.norm(contrasts, axis=(2, 3))
+    assert (size[:, 1] / size[:, 0]).mean() == pytest.approx(1.0, abs=5 * 0.42 / np.sqrt(4000))
+    assert np.log(size[:, 1] / size[:, 0]).std() == pytest.approx(0.4, rel=0.05)
+    deviations = path - means[:, :, groups]
+    grown = np.linalg.norm(deviations, axis=(2, 3))
+    np.testing.assert_allclose(grown[:, 1] / grown[:, 0], size[:, 1] / size[:, 0], rtol=1e-9)  # these follow
 
 
 def test_no_interval_turns_contrasts_around():
