@@ -66,7 +66,7 @@ class GuardedWriter:
             features, kept, reduced = record.features, self.layout.reduced, None
             if kept is not None and self._reducer is not None:
                 reduced = self._reducer.reduce(step, features, record.classifier)
-                features = {name: array[kept.samples] for name, array in features.items()}
+                features = kept.keep(features)
             stored.update(as_stored(features, self.layout.layers, f"{self._path}, step {step}"))
             numbers = record.scalars | {name: float(value) for name, value in scalars.items()}
             self._writer.append(

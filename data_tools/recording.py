@@ -23,7 +23,7 @@ from data_tools.recording_schema import (
     check_steps,
     decode_name,
 )
-from data_tools.reduced_records import ROOT, ReducedCase, held_impact, read_case, read_labels
+from data_tools.reduced_records import ROOT, ReducedCase, read_case, read_labels
 from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
 from data_tools.writer_state import WriterState, writer_state
 
@@ -239,10 +239,9 @@ class Recording:
         InputError
             If it does not hold it, or what is stored cannot be right.
         """
-        width = self.features(layer).shape[2]
+        width, labels = self.features(layer).shape[2], (self.probe_labels("labels"), self.probe_labels("given_labels"))
         with damage_reported(self.path, f"what is kept of layer {layer}"):
-            chosen = impact or held_impact(self._file, layer, group)
-            return read_case(self._file, self.path, layer, chosen, group, self.n_records, width)
+            return read_case(self._file, self.path, layer, impact, group, self.n_records, width, labels)
 
     def choose_layer(self, layer: str | None) -> str:
         """Return the layer asked for, or the logits, or the only layer.

@@ -181,7 +181,7 @@ class RecordingPlan:
             source = ReducedSource(self.path, labels, given_labels, taker.logits, taker.classifier_layer, frequencies)
             reduced = self.reducer.start(source, features, record.classifier)
             labels, given_labels = labels[reduced.samples], given_labels[reduced.samples]
-            features = {name: array[reduced.samples] for name, array in features.items()}
+            features = reduced.keep(features)
         return RecordingLayout(
             labels,
             given_labels,

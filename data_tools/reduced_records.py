@@ -35,6 +35,9 @@ from data_tools.untrusted_hdf5 import read_attributes
 
 ROOT = "reduced"
 LABELS = ("labels", "given_labels")
+Features: TypeAlias = Mapping[str, Float[np.ndarray, "sample _"]]
+Classifier: TypeAlias = tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
+IMPACTS = ("I", "L", "R")
 SHAPES = ("n_contrast", "n_shared", "n_axes")
 
 
@@ -72,9 +75,9 @@ class ReducedLayout:
     arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
     directions: Mapping[str, Mapping[str, int]]
 
-
-Features: TypeAlias = Mapping[str, Float[np.ndarray, "sample _"]]
-Classifier: TypeAlias = tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
+    def keep(self, features: Features) -> dict[str, Float[np.ndarray, "kept _"]]:
+        """Return the features of the samples that are kept."""
+        return {name: values[self.samples] for name, values in features.items()}
 
 
 class Reducer(Protocol):
@@ -118,25 +121,34 @@ def read_labels(file: Any, path: Path) -> tuple[Int[np.ndarray, " sample"], Int[
     return labels, given
 
 
-def read_case(file: Any, path: Path, layer: str, impact: str, group: str, n_records: int, width: int) -> ReducedCase:
-    """Return a case of a reduced recording whose contents have been checked.
+def read_case(
+    file: Any,
+    path: Path,
+    layer: str,
+    impact: str | None,
+    group: str,
+    n_records: int,
+    width: int,
+    labels: tuple[Int[np.ndarray, " sample"], Int[np.ndarray, " sample"]],
+) -> ReducedCase:
+    """Return a case of a reduced recording whose contents have been checked, given what `read_labels` returned.
+
+    Without an ``impact`` it is any that is held. Where labels and given labels are the same, so are the groupings.
 
     Raises
     ------
     InputError
         If the recording does not hold it, naming those that it holds, or something has the wrong shape or type.
     """
-    labels, given_labels = read_labels(file, path)
-    name = case_name(impact, group)
-    root = f"/{ROOT}/{encode_name(layer)}/{name}"
-    other = root.removesuffix(group) + ("labels" if group == "given_labels" else "given_labels")
-    if root not in file and other in file and np.array_equal(labels, given_labels):
-        root = other  # the groupings are the same
-    if root not in file:
+    groups = (group, *LABELS) if np.array_equal(*labels) else (group,)
+    impacts = IMPACTS if impact is None else (impact,)
+    roots = [f"/{ROOT}/{encode_name(layer)}/{case_name(one, by)}" for one in impacts for by in groups]
+    root = next((root for root in roots if root in file), None)
+    if root is None:
         held = ", ".join(sorted(cases(file))) or "nothing"
         raise InputError(
-            f"{path}: a reduced recording, which holds {held}, not layer '{layer}' under {name}; choose of these, or "
-            "reduce the whole recording again"
+            f"{path}: a reduced recording, which holds {held}, not layer '{layer}' under "
+            f"{case_name(impact or 'any impact', group)}; choose of these, or reduce the whole recording again"
         )
     means = checked_dataset(file, path, f"{root}/class_means", (None, None, width), "f")
     n_classes = means.shape[1]
@@ -145,7 +157,7 @@ def read_case(file: Any, path: Path, layer: str, impact: str, group: str, n_reco
         "impact": (None, n_classes, width),
         "mean_impact": (None, width),
         "mean_square": (None,),
-        "moved_along": (None, len(labels)),
+        "moved_along": (None, len(labels[0])),
         "products": (None, None),
     }
     found: dict[str, Any] = {}
@@ -161,13 +173,6 @@ def read_case(file: Any, path: Path, layer: str, impact: str, group: str, n_reco
             raise InputError(f"{path}: attribute {name} of {root} is {value!r}, expected a number of directions")
         found[name] = value
     return ReducedCase(**found)
-
-
-def held_impact(file: Any, layer: str, group: str) -> str:
-    """Return an impact under which a reduced recording holds a layer by a grouping; ``R`` if there is none."""
-    names = {name.removeprefix(f"{layer} ") for name in cases(file) if name.startswith(f"{layer} ")}
-    same = {group, *(("labels", "given_labels") if np.array_equal(*(file[f"{ROOT}/{n}"][:] for n in LABELS)) else ())}
-    return next((name.split("-")[0] for name in sorted(names) if name.split("-")[-1] in same), "R")
 
 
 def cases(file: Any) -> list[str]:

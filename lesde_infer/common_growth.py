@@ -45,7 +45,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lesde_infer._jax import jnp
 from lesde_infer.deviations import CUT_OFF
 from lesde_infer.impacts import MAXIMAL_EXPONENT
-from lesde_infer.noise_dimension import LIKE_LENGTHS
+from lesde_infer.noise_dimension import length_kind
 from lesde_infer.noise_memory import Autocovariance, Memory, memory_coefficients
 
 WINDOW = 33
@@ -187,7 +187,7 @@ class CommonGrowth:
         if not self.told.any():
             return None
         slope, sd = np.zeros(len(lengths)), np.zeros(len(lengths))
-        kinds = np.round(np.log(np.maximum(n_steps, 1)) / np.log(LIKE_LENGTHS))
+        kinds = length_kind(n_steps)
         for kind in np.unique(kinds[self.told]):
             own = np.flatnonzero(self.told & (kinds == kind))
             h, rho = self.deviations[own], self.contrasts[own]
@@ -207,7 +207,7 @@ class CommonGrowth:
         future: Float[np.ndarray, " interval"],
     ) -> "GrowthCoupling | None":
         """Return how contrasts grow along themselves in intervals of these lengths beyond the record."""
-        kinds = np.round(np.log(np.maximum(n_steps, 1)) / np.log(LIKE_LENGTHS))
+        kinds = length_kind(n_steps)
         long = np.flatnonzero(self.told & (kinds == kinds.max()))
         if len(long) < FEWEST:
             return None
@@ -221,7 +221,7 @@ class CommonGrowth:
 
     def _memory(
         self,
-        kinds: Float[np.ndarray, " time"],
+        kinds: Int[np.ndarray, " time"],
         lengths: Float[np.ndarray, " time"],
         values: Float[np.ndarray, " time"],
         sd: Float[np.ndarray, " time"],

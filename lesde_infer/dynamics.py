@@ -325,7 +325,7 @@ def _run_draw(
             interval_key = jax.random.fold_in(key, interval)
             # Under L, or a matrix of elasticity, contrasts are one stratum in all directions, as where none moves.
             drift = jnp.zeros_like(means) if impact == "L" or pattern is not None else moved - means
-            share = None if coupling is None else coupling.share[interval]
+            share = 0.0 if coupling is None else coupling.share[interval]
             scales = rates.sd[:, interval]
             class_noise, unit = stratified_noise(interval_key, scales, means, drift, classes, directions, share)
             if movements is None:
@@ -342,20 +342,13 @@ def _run_draw(
             grown, growth_fluctuation = contrast_growth(coupling, interval, normal, growth_fluctuation, size)
             class_noise = class_noise + grown * (means - means.mean(axis=0))
         after = moved + class_noise
-        if moved_parts is not None:
-            return _State(after, moved_parts, fluctuation, growth_fluctuation)
-        pushed = None if push is None else split(push, axes)
-        stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
-        followed = move_along_with(
-            parts,
-            own,
-            length,
-            stretch=stretch,
-            axes=axes,
-            push=pushed,
-            noise=individual_noise,
-        )
-        return _State(after, followed, fluctuation, growth_fluctuation)
+        if moved_parts is None:
+            pushed = None if push is None else split(push, axes)
+            stretch = contrast_size(after) / jnp.maximum(contrast_size(means), TINY_CONTRAST)
+            moved_parts = move_along_with(
+                parts, own, length, stretch=stretch, axes=axes, push=pushed, noise=individual_noise
+            )
+        return _State(after, moved_parts, fluctuation, growth_fluctuation)
 
     def next_record(state: tuple[Array, _State], record: Int[Array, ""]) -> tuple[tuple[Array, _State], Array]:
         reached, moving = state

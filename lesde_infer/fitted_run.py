@@ -50,10 +50,10 @@ def check_same_run(fit: "Fit", recording: Recording, labels: Int[np.ndarray, " s
             raise InputError(f"{recording.path}: {name} {values[at]} at record {at}, not {expected[at]}; {MEND}")
     _, groups = np.unique(labels, return_inverse=True)
     layers = {fit.settings.layer, recording.logits if fit.settings.impact == "R" else fit.settings.layer}
+    kept = recording.reduced(fit.settings.layer, None, fit.settings.group) if recording.is_reduced else None
     for interval in (0, len(fit.movement) - 1):
         record = int(fit.interval_starts[interval])
-        if recording.is_reduced:
-            kept = recording.reduced(fit.settings.layer, None, fit.settings.group)
+        if kept is not None:
             _require_movement(fit, recording, interval, *kept.class_means[record : record + 2])
             continue
         ends = [read_record(recording, fit.settings.layer, record + place) for place in (0, 1)]

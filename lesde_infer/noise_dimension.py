@@ -22,11 +22,16 @@ tests/lesde_infer/test_noise_dimension.py compares with covariances that are kno
 from collections import deque
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 NEIGHBOURS = 5  # intervals of like length before an interval, that its increment is compared with
 LIKE_LENGTHS = 3.0  # ratio of lengths below which intervals are alike
 REACH = 4 * NEIGHBOURS  # intervals back, among which those of like length are looked for
+
+
+def length_kind(n_steps: Int[np.ndarray, "*shape"] | int) -> Int[np.ndarray, "*shape"]:
+    """Return a number that intervals of like length have in common, and longer ones a larger one."""
+    return np.round(np.log(np.maximum(n_steps, 1)) / np.log(LIKE_LENGTHS)).astype(np.int64)
 
 
 def across(

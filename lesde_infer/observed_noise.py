@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lesde_infer.noise_dimension import LIKE_LENGTHS, EffectiveDimension, across
+from lesde_infer.noise_dimension import EffectiveDimension, across, length_kind
 from lesde_infer.noise_directions import ROUNDING, NoiseDirections, ObservedDirections
 from lesde_infer.noise_memory import Autocovariance, Memory
 
@@ -46,8 +46,7 @@ class ObservedNoise:
             noise, around = across(noise, own), across(around, contrasts)
         self._directions.add(noise, size, n_steps, increment.shape)
         self._all_around.add(around, size, n_steps, increment.shape)
-        alike = round(np.log(max(n_steps, 1)) / np.log(LIKE_LENGTHS))
-        self._alike.setdefault(alike, Autocovariance()).add(noise, n_steps)
+        self._alike.setdefault(int(length_kind(n_steps)), Autocovariance()).add(noise, n_steps)
 
     def shares_along(self) -> tuple[float, float]:
         """Return the share of the noise across the impact, and of all of it, that lies along the contrasts."""

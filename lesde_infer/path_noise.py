@@ -66,7 +66,7 @@ def stratified_noise(
     drift: Float[Array, "class_ feature"],
     classes: Classes,
     directions: NoiseAxes,
-    along_contrasts: Scalar | None = None,
+    along_contrasts: Scalar | float = 0.0,
 ) -> tuple[Float[Array, "class_ feature"], Float[Array, "feature sample"]]:
     """Draw one interval's noise of the class means (global and class strata), and that of deviations at unit scale.
 
@@ -89,21 +89,16 @@ def stratified_noise(
     lost = jnp.sum(jnp.tensordot(directions.contrast, unit, axes=2) ** 2) + directions.even_contrast * has_direction
     variance = dimension - has_direction
     across = pointed - unit * jnp.sum(pointed * unit)
-    if along_contrasts is None:
-        left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
-        class_noise = scales[1] * jnp.sqrt(variance / left) * across + scales[2] * unit * jnp.sum(contrasts * unit)
-    else:
-        own = _direction(means - means.mean(axis=0), 0.0)
-        own = jnp.where(along_contrasts > 0, own, 0.0)
-        beside = _direction(own - unit * jnp.sum(own * unit), ALIGNED)
-        lost += jnp.sum(jnp.tensordot(directions.contrast, beside, axes=2) ** 2) + directions.even_contrast * jnp.sum(
-            beside**2
-        )
-        left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
-        across = across - beside * jnp.sum(across * beside)
-        along = unit * jnp.sum(contrasts * unit)
-        along = along - own * jnp.sum(along * own)
-        class_noise = scales[1] * jnp.sqrt((1.0 - along_contrasts) * variance / left) * across + scales[2] * along
+    own = _direction(means - means.mean(axis=0), 0.0)
+    own = jnp.where(along_contrasts > 0, own, 0.0)
+    beside = _direction(own - unit * jnp.sum(own * unit), ALIGNED)
+    lost += jnp.sum(jnp.tensordot(directions.contrast, beside, axes=2) ** 2)
+    lost += directions.even_contrast * jnp.sum(beside**2)
+    left = jnp.maximum(dimension - lost, LEAST_LEFT * dimension)
+    across = across - beside * jnp.sum(across * beside)
+    along = unit * jnp.sum(contrasts * unit)
+    along = along - own * jnp.sum(along * own)
+    class_noise = scales[1] * jnp.sqrt((1.0 - along_contrasts) * variance / left) * across + scales[2] * along
     shared = along_axes[n_axes:] @ directions.shared + jnp.sqrt(directions.even_shared) * common
     deviations = individual - (individual @ classes.averages)[:, classes.groups]
     return scales[0] * shared + class_noise - class_noise.mean(axis=0), deviations

@@ -45,17 +45,8 @@ class EndSampling:
         self._moved = np.zeros(len(groups))
         self._exposure = 0.0
 
-    def add(
-        self, change: Float[np.ndarray, "sample feature"], impact: Float[np.ndarray, "class_ feature"], length: float
-    ) -> None:
-        """Add an interval: the change of the features, the contrasts of the impact at its start, and its length.
-
-        Samples that are missing from the interval are NaN, and count as not moving.
-        """
-        self.add_moved(moved_along(change, impact, self._groups), float((impact**2).sum()), length)
-
-    def add_moved(self, moved: Float[np.ndarray, " sample"], impact_square: float, length: float) -> None:
-        """Add an interval: how far each sample moves, the square of the contrasts of the impact, and its length."""
+    def add(self, moved: Float[np.ndarray, " sample"], impact_square: float, length: float) -> None:
+        """Add an interval: how far each sample moves (`moved_along`), |h|² over all classes, and its length."""
         self._moved += moved
         self._exposure += length * impact_square / self._n_classes
 

@@ -169,7 +169,7 @@ def reduce_recording(
                 features, classifier = source.read(record)
                 writer.append(
                     step,
-                    {name: values[kept.samples] for name, values in features.items()},
+                    kept.keep(features),
                     time=float(recording.time[record]),
                     classifier=classifier,
                     scalars={name: float(values[record]) for name, values in recording.scalars.items()},

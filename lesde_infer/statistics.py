@@ -289,7 +289,7 @@ def compute_statistics(
         found.movement.add_to(noise, int(steps[found.start + 1] - steps[found.start]))
         if is_end[found.start]:
             length = float(times[found.start + 1] - times[found.start])
-            sampling.add_moved(found.moved_along(), float((found.movement.impact**2).sum()), length)
+            sampling.add(found.moved_along(), float((found.movement.impact**2).sum()), length)
     if source.ends_empty:
         for name in source.layers:
             recording.check_finite(name, until)  # training that diverged is not a gap at the end

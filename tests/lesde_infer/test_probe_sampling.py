@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from data_tools import Recording, write_recording
-from lesde_infer.probe_sampling import EndSampling, end_intervals
+from lesde_infer.probe_sampling import EndSampling, end_intervals, moved_along
 from lesde_infer.statistics import compute_statistics
 
 K, PER_CLASS, INTERVALS = 3, 40, 6
@@ -16,7 +16,7 @@ IMPACT = np.array([[2.0, -1.0, -1.0], [-1.0, 2.5, -1.5], [-1.0, -1.5, 2.5]]) / 3
 def added(changes, groups, lengths):
     sampling = EndSampling(groups, K)
     for change, length in zip(changes, lengths, strict=True):
-        sampling.add(change, IMPACT, length)
+        sampling.add(moved_along(change, IMPACT, groups), float((IMPACT**2).sum()), length)
     return sampling
 
 
@@ -54,7 +54,7 @@ def test_steady_drifts_do_not_average_out_over_intervals_but_noise_does():
 
 def test_without_an_impact_there_is_neither_rate_nor_error():
     sampling = EndSampling(LABELS, K)
-    sampling.add(steady_drifts(4)[0], np.zeros((K, K)), 1.0)
+    sampling.add(moved_along(steady_drifts(4)[0], np.zeros((K, K)), LABELS), 0.0, 1.0)
     assert (sampling.rate, sampling.error) == (0.0, 0.0)
 
 
