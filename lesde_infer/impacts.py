@@ -54,13 +54,14 @@ with λ = −1 for I (exact), and the softmax curvature for R (exponential Euler
 tests/lesde_infer/test_impacts.py checks them against numerical integration.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from lesde_infer._jax import jnp
+from lesde_infer._jax import jax, jnp
 
 Rate = TypeVar("Rate", np.ndarray, Array)
 Impact = Literal["I", "L", "R"]
@@ -69,6 +70,10 @@ IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 
 # Growth by e^50 over one interval explains nothing a record could hold; the clip keeps gradients finite.
 MAXIMAL_EXPONENT = 50.0
+SERIES_REACH = 0.5  # of the series of φ₁
+PHI_1_SERIES = tuple(1.0 / math.factorial(k + 1) for k in range(13, -1, -1))  # the next term is below 10⁻¹⁶
+SLOPE_SERIES = tuple((k + 1.0) / math.factorial(k + 2) for k in range(13, -1, -1))
+MOST_UNROLLED = 32  # components, each of which makes the program longer
 # Growth of class means over one interval, a hundredfold: beyond it they move in proportion to the rate. Rates being
 # exponential in u, the likelihood of I and L has cliffs without it, double exponential in u, and where an interval says
 # little of a rate trajectories run into them. (Six simulations of L/gp had 57 divergent transitions in 4,800 draws,
@@ -231,14 +236,41 @@ def with_less_feedback(directions: IntervalDirections, share: float) -> Interval
 
 
 def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:
-    """φ₁(z) = (e^z − 1)/z, with φ₁(0) = 1, smooth there; z is clipped from above at `MAXIMAL_EXPONENT`.
+    """φ₁(z) = (e^z − 1)/z, with φ₁(0) = 1, smooth there; z is clipped from above at `MAXIMAL_EXPONENT`."""
+    return _phi_1(jnp.minimum(exponent, MAXIMAL_EXPONENT))
 
-    Below 10⁻⁵ in size its Taylor polynomial 1 + z/2 + z²/6 is exact to rounding.
+
+@jax.custom_jvp
+def _phi_1(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return φ₁(z): up to `SERIES_REACH` by Σ zᵏ/(k + 1)!, and beyond by e^z − 1, which loses two bits at most there.
+
+    Both are computed on several numbers at a time, which ``expm1`` is not. The derivative is φ₁′ = ((z − 1) φ₁ + 1)/z,
+    or Σ (k + 1) zᵏ/(k + 2)!.
     """
-    z = jnp.minimum(exponent, MAXIMAL_EXPONENT)
-    small = jnp.abs(z) < 1e-5
-    safe = jnp.where(small, 1.0, z)
-    return jnp.where(small, 1.0 + z / 2.0 + z * z / 6.0, jnp.expm1(safe) / safe)
+    small = jnp.abs(z) < SERIES_REACH
+    near, far = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
+    return jnp.where(small, _series(PHI_1_SERIES, near), (jnp.exp(far) - 1.0) / far)
+
+
+def _slope_of_phi_1(
+    at: tuple[Float[Array, "..."]], direction: tuple[Float[Array, "..."]]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    (z,), (moved,) = at, direction
+    value = _phi_1(z)
+    small = jnp.abs(z) < SERIES_REACH
+    near, far = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
+    return value, jnp.where(small, _series(SLOPE_SERIES, near), ((far - 1.0) * value + 1.0) / far) * moved
+
+
+_phi_1.defjvp(_slope_of_phi_1)
+
+
+def _series(coefficients: tuple[float, ...], z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return a polynomial, whose coefficients are given from the highest power down."""
+    total = jnp.zeros_like(z)
+    for coefficient in coefficients:
+        total = coefficient + z * total
+    return total
 
 
 def growing_phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -263,8 +295,25 @@ def feedback_factor(
     push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
 ) -> Float[Array, "*batch time component"]:
     """Return φ₁(−λⱼ aΔ), what feedback leaves of a push aΔ; stopped as in `feedback_coefficients`."""
+    if feedback.shape[-1] > MOST_UNROLLED:
+        return _one_factor(push[..., None], feedback)
+    return jnp.stack(feedback_factors(push, feedback), axis=-1)
+
+
+def feedback_factors(
+    push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
+) -> list[Float[Array, "*batch time"]]:
+    """Return the same, one component after another.
+
+    XLA computes several numbers at a time on a CPU only along one axis: all components of ten classes at once took five
+    times as long, which was half the time of a gradient of the posterior.
+    """
+    return [_one_factor(push, feedback[..., component]) for component in range(feedback.shape[-1])]
+
+
+def _one_factor(push: Float[Array, "*batch"], feedback: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     limit = jnp.where(feedback > 0.0, MAXIMAL_RESIDUAL_GROWTH, MAXIMAL_GROWTH)
-    return phi_1(jnp.minimum(-feedback * push[..., None], limit))
+    return phi_1(jnp.minimum(-feedback * push, limit))
 
 
 def logits_coefficients(

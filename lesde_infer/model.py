@@ -52,7 +52,7 @@ from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
-from lesde_infer.impacts import feedback_coefficients, logits_coefficients
+from lesde_infer.impacts import MOST_UNROLLED, feedback_coefficients, feedback_factors, logits_coefficients
 from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
@@ -232,20 +232,34 @@ class Prediction(NamedTuple):
 
 def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool) -> Prediction:
     """Return location and noise of each interval; ``coupled`` for the two strata of L, else each by itself."""
-    relative_steps = jnp.log(data.n_steps / data.n_steps.max())
-    shift = parameters.interval_exponent[:, None] * relative_steps
-    is_rate = data.is_rate[:, None]
     if coupled:
         coefficients = logits_coefficients(parameters.location[0], parameters.location[1], data.lengths, data.n_classes)
     else:
-        # The log variance of individual noise moves with the interval as the noise itself does in other strata.
-        push = parameters.location * data.exposure + (1.0 - is_rate) * 2.0 * shift
-        coefficients = feedback_coefficients(push, data.feedback)
-    surviving = jnp.exp(parameters.attenuation * data.relaxes[:, None] * data.relative_length)
-    surviving = surviving * size_factor(parameters.size_slope, data.relative_length, data.relative_size)
-    log_noise = parameters.log_scale + data.log_length + is_rate * shift
-    log_error = jnp.log(jnp.maximum(data.error, TINY))
-    return Prediction(surviving[:, :, None] * coefficients, 0.5 * jnp.logaddexp(2.0 * log_noise, 2.0 * log_error))
+        coefficients = feedback_coefficients(_push(parameters, data), data.feedback)
+    return Prediction(_surviving(parameters, data)[:, :, None] * coefficients, _log_noise(parameters, data))
+
+
+def _exponent_shift(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
+    """Return ω log(n/n_max)."""
+    return parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
+
+
+def _push(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
+    """Return what locations push over an interval; under L it has a form of its own."""
+    # The log variance of individual noise moves with the interval as the noise itself does in other strata.
+    of_level = (1.0 - data.is_rate[:, None]) * 2.0 * _exponent_shift(parameters, data)
+    return parameters.location * data.exposure + of_level
+
+
+def _surviving(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
+    """Return what an interval sees of its drift, by its length and by the size of its noise."""
+    seen = jnp.exp(parameters.attenuation * data.relaxes[:, None] * data.relative_length)
+    return seen * size_factor(parameters.size_slope, data.relative_length, data.relative_size)
+
+
+def _log_noise(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
+    own = parameters.log_scale + data.log_length + data.is_rate[:, None] * _exponent_shift(parameters, data)
+    return 0.5 * jnp.logaddexp(2.0 * own, 2.0 * jnp.log(jnp.maximum(data.error, TINY)))
 
 
 def interval_degrees(
@@ -258,13 +272,19 @@ def interval_degrees(
 
 def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool) -> CollapsedStudentT:
     """Return the density of all increments, as a function of their squared norms."""
-    coefficients, log_noise = predict_intervals(parameters, data, coupled=coupled)
-    mean = (coefficients * data.direction_square).sum(axis=-1)  # of an increment that is one number
-    explained = jnp.where(
-        data.is_number[:, None] > 0,
-        mean * (2.0 * data.increment - mean),
-        explained_square(coefficients, data.direction_square, data.direction_increment),
-    )
+    if coupled or data.feedback.shape[-1] > MOST_UNROLLED:
+        coefficients, log_noise = predict_intervals(parameters, data, coupled=coupled)
+        mean = (coefficients * data.direction_square).sum(axis=-1)  # of an increment that is one number
+        explained = explained_square(coefficients, data.direction_square, data.direction_increment)
+    else:  # the same, one component after another (`lesde_infer.impacts.feedback_factors`)
+        push, log_noise = _push(parameters, data), _log_noise(parameters, data)
+        moved = _surviving(parameters, data) * push
+        mean = explained = jnp.zeros_like(push)
+        for component, factor in enumerate(feedback_factors(push, data.feedback)):
+            coefficient, square = moved * factor, data.direction_square[..., component]
+            mean += coefficient * square
+            explained += coefficient * (2.0 * data.direction_increment[..., component] - coefficient * square)
+    explained = jnp.where(data.is_number[:, None] > 0, mean * (2.0 * data.increment - mean), explained)
     degrees = interval_degrees(parameters.degrees, data.relative_length)
     return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None], data.observed)
 

@@ -9,8 +9,11 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
     MAXIMAL_EXPONENT,
     MAXIMAL_GROWTH,
+    MOST_UNROLLED,
     elasticity_from_rates,
     feedback_coefficients,
+    feedback_factor,
+    feedback_factors,
     isotropic_directions,
     logits_coefficients,
     logits_directions,
@@ -160,6 +163,15 @@ def test_phi_1_near_zero_and_far_from_it():
     np.testing.assert_allclose(above, special.exprel(MAXIMAL_EXPONENT), rtol=1e-12)
 
 
+def test_many_components_are_computed_like_few():
+    """Beyond so many components of feedback all are computed at once."""
+    rng = np.random.default_rng(0)
+    push = jnp.asarray(rng.normal(size=(2, 5)))
+    feedback = jnp.asarray(rng.normal(size=(2, 5, MOST_UNROLLED + 3)))
+    together, apart = feedback_factor(push, feedback), jnp.stack(feedback_factors(push, feedback), axis=-1)
+    np.testing.assert_allclose(together, apart, rtol=1e-14)
+
+
 @pytest.mark.parametrize("impact", ["I", "L"])
 def test_class_means_that_grow_a_hundredfold_grow_in_proportion_to_the_rate_from_there(impact):
     n_classes = 3
@@ -186,6 +198,9 @@ def test_gradient_of_phi_1_is_finite_and_right():
     np.testing.assert_allclose(gradient(jnp.asarray(near)), series, rtol=1e-8)
     far = np.array([-1e3, -5.0, 5.0, 30.0])
     np.testing.assert_allclose(gradient(jnp.asarray(far)), (np.exp(far) * (far - 1) + 1) / far**2, rtol=1e-12)
+    between = np.linspace(-2.0, 2.0, 81)[np.arange(81) != 40].astype(np.longdouble)  # where one formula takes over
+    expected = ((between - 1) * np.expm1(between) / between + 1) / between
+    np.testing.assert_allclose(gradient(jnp.asarray(between.astype(float))), expected.astype(float), rtol=1e-14)
     assert float(jax.grad(phi_1)(-1e300)) == 0.0
     assert np.isfinite(gradient(jnp.array([1e3, 1e300]))).all()
 

@@ -33,7 +33,7 @@ def random_prior(rng):
 def test_log_determinant_is_that_of_the_map():
     rng = np.random.default_rng(0)
     evaluate = jax.jit(unwhiten)
-    slope = jax.jit(jax.jacfwd(lambda e, *rest: unwhiten(e.reshape(N_CURVES, N_WEIGHTS), *rest)[0].ravel()))
+    slope = jax.jit(jax.jacrev(lambda e, *rest: unwhiten(e.reshape(N_CURVES, N_WEIGHTS), *rest)[0].ravel()))
     for _ in range(5):
         arguments = (jnp.asarray(rng.normal(size=(N_CURVES, N_WEIGHTS))), *random_prior(rng), random_point(rng))
         _, log_determinant = evaluate(*arguments)
@@ -54,6 +54,36 @@ def test_map_is_the_documented_one():
         np.testing.assert_allclose(centre[c], mean[c] + np.linalg.solve(precision, pull), rtol=1e-7)
         root = np.array([step[c] - centre[c] for step in steps])
         np.testing.assert_allclose(root.T @ root, np.linalg.inv(precision), rtol=1e-6, atol=1e-9)
+
+
+def test_derivatives_are_those_of_automatic_differentiation():
+    """By coordinates, mean, sd, information and pull alike, of a function of weights and determinant."""
+
+    def plain(e, mean, sd, point):
+        factor = jnp.linalg.cholesky(jnp.eye(N_WEIGHTS) + sd[:, :, None] * point.information * sd[:, None, :])
+        pull = sd * (point.natural - jnp.einsum("cij,cj->ci", point.information, mean))
+        inner = jax.vmap(jnp.linalg.solve)(factor, pull) + e
+        value = mean + sd * jax.vmap(lambda matrix, side: jnp.linalg.solve(matrix.T, side))(factor, inner)
+        return value, jnp.log(sd).sum() - jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)).sum()
+
+    def measure(function):
+        def total(arguments, weights):
+            value, log_determinant = function(*arguments)
+            return (weights * jnp.sin(value)).sum() + 0.7 * log_determinant**2
+
+        return jax.jit(jax.grad(total))
+
+    rng = np.random.default_rng(9)
+    for rank in (1, N_WEIGHTS):
+        e, weights = (jnp.asarray(rng.normal(size=(N_CURVES, N_WEIGHTS))) for _ in range(2))
+        mean, sd = random_prior(rng)
+        arguments = (e, mean, jnp.minimum(sd, 3.0), random_point(rng, rank=rank, size=1.0))
+        found, expected = (jax.tree.leaves(measure(function)(arguments, weights)) for function in (unwhiten, plain))
+        assert len(found) == 5
+        for own, reference in zip(found, expected, strict=True):
+            if own.ndim == 3:  # information is symmetric: only the symmetric part of its derivative means anything
+                own, reference = (0.5 * (matrix + matrix.mT) for matrix in (own, reference))
+            np.testing.assert_allclose(own, reference, rtol=1e-8, atol=1e-8 * float(jnp.abs(reference).max()))
 
 
 def test_without_information_it_is_the_non_centred_parametrisation():
@@ -158,7 +188,7 @@ def test_a_likelihood_of_rescaled_weights_is_whitened_at_every_scale():
         )[0]
         values = {"curve_weights_whitened": flat.reshape(N_CURVES, N_WEIGHTS)}
         whitened = whitened_log_density(rescaled_model, point, values, mean, sd, point, factor)
-        return whitened - plain, jnp.linalg.slogdet(jax.jacfwd(value)(flat))[1]
+        return whitened - plain, jnp.linalg.slogdet(jax.jacrev(value)(flat))[1]
 
     for factor in (jnp.ones((N_CURVES, N_WEIGHTS)), jnp.asarray(rng.uniform(0.1, 10.0, (N_CURVES, N_WEIGHTS)))):
         np.testing.assert_allclose(gradient(flat, factor), -flat, atol=1e-6)
