@@ -1,4 +1,4 @@
-"""Runs of the study of architectures: what is trained, how it is recorded, and a control in which nothing is elastic."""
+"""Runs of the study of architectures: what is trained, how it is recorded, and a control without elasticity."""
 
 import zlib
 from dataclasses import dataclass

@@ -10,7 +10,9 @@ JAX by the user stays in force; where the folder cannot be written, programs are
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def _keep_compiled_programs() -> None:
         return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # type: ignore[no-untyped-call]
 
 
 _keep_compiled_programs()
@@ -57,4 +59,20 @@ def make_room() -> None:
         jax.clear_caches()  # type: ignore[no-untyped-call]
 
 
-__all__ = ["jax", "jnp", "make_room"]
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def jit_briefly_used(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Compile a function that is called some hundred times at most, and whose compilation would outlast its calls.
+
+    Without optimisation and fused loops programs take a sixth of the time to compile (5 s in place of 28 for all that
+    a submodel takes but its sampler), and four times as long to run.
+    """
+    quickly = {"xla_backend_optimization_level": 0}
+    if jax.default_backend() == "cpu":
+        quickly["xla_cpu_use_fusion_emitters"] = False
+    return cast("Callable[Arguments, Returned]", jax.jit(function, compiler_options=quickly))
+
+
+__all__ = ["jax", "jit_briefly_used", "jnp", "make_room"]

@@ -7,7 +7,7 @@ parts (`lesde_infer.within_statistics`), is a model of its own. Models of one sh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -73,12 +73,27 @@ class Submodel:
     variant: Variant
 
 
+Parts: TypeAlias = Literal["all", "rates"]
+OF_RATES: tuple[Stratum, ...] = ("contrast", "shared")  # all that γ, α and β and their tail indices depend on
+
+
+def of_parts(submodels: Sequence[Submodel], parts: Parts) -> list[Submodel]:
+    """Return all submodels, or those of the rates between classes, which share nothing with the others."""
+    return [own for own in submodels if parts == "all" or any(name in OF_RATES for name in own.strata)]
+
+
 def locate(submodels: Sequence[Submodel], stratum: Stratum) -> tuple[StrataData | PatternData, int]:
     """Return the data of the submodel that holds a stratum, and the stratum's place in it."""
     for submodel in submodels:
         if stratum in submodel.strata:
             return submodel.data, submodel.strata.index(stratum)
     raise KeyError(stratum)
+
+
+def noise_is_all_around(submodels: Sequence[Submodel]) -> bool:
+    """Tell whether contrasts have one noise in all directions, rather than one along their impact and one across it."""
+    data, place = locate(submodels, "contrast")
+    return isinstance(data, PatternData) or not float(data.is_number[place])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from lesde_infer.run_summary import (
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST_RUNS = 2  # of an architecture, in a quantity, for differences from it
 RunSource = str | os.PathLike[str] | Fit
 
 
@@ -158,7 +159,7 @@ def compare(
     fit_run : callable, optional
         Fits a recording under an impact in place of `lesde_infer.fit`, for instance to keep the fits.
     **fit_options
-        Of `lesde_infer.fit`, such as ``impact`` and ``layer``.
+        Of `lesde_infer.fit`, such as ``impact`` and ``layer``; ``parts`` is ``rates`` unless there are rivals.
 
     Raises
     ------
@@ -166,7 +167,8 @@ def compare(
         If there are fewer than two architectures, one has no runs, or runs cannot be compared
         (`lesde_infer.comparability`).
     ConvergenceError
-        If a fit, or the joint model, did not converge.
+        If the joint model did not converge, or so few fits that fewer than two architectures are left. Runs that
+        cannot be fitted are otherwise left out, with a remark.
     """
     from lesde_infer.inference import fit
 
@@ -175,15 +177,52 @@ def compare(
     if loss is not None and not (np.isfinite(loss) and loss > 0):
         raise InputError(f"loss is {loss}; give a positive number of nats")
     impact: Impact = fit_options.pop("impact", "R")
+    fit_options.setdefault("parts", "all" if rivals else "rates")
     make = fit_run or (lambda path, of_impact: fit(path, impact=of_impact, seed=seed, **fit_options))
-    fitted: list[tuple[str, Path, Fit, Path | None]] = []
     for name, sources in architectures.items():
         if not sources:
             raise InputError(f"{name}: no runs; give one recording or more")
-        fitted += [(name, *_fit_of(source, lambda path: make(path, impact))) for source in sources]
+    fitted, left_out = _fit_all(architectures, lambda path: make(path, impact))
     found = compare_fits(fitted, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed)
     adequacy, remarks = judge_rivals(fitted, [rival for rival in rivals if rival != impact], make)
-    return replace(found, adequacy=adequacy, remarks=[*found.remarks, *remarks])
+    return replace(found, adequacy=adequacy, remarks=[*left_out, *found.remarks, *remarks])
+
+
+FittedRun = tuple[str, Path, Fit, Path | None]
+"""Architecture, name, fit and, where it is at hand, recording of a run."""
+
+
+def _fit_all(
+    architectures: Mapping[str, Sequence[RunSource]], make: Callable[[Path], Fit]
+) -> tuple[list[FittedRun], list[str]]:
+    """Fit all runs, or read their fits; return them, and what is left out, and why.
+
+    Raises
+    ------
+    InputError, ConvergenceError
+        As of the first run that is left out, where fewer than two architectures have a run left.
+    """
+    from lesde_infer.inference import ConvergenceError
+
+    fitted: list[FittedRun] = []
+    left_out: list[str] = []
+    first: Exception | None = None
+    for name, sources in architectures.items():
+        for source in sources:
+            try:
+                path, fit, recording = _fit_of(source, make)
+                if not fit.diagnostics().converged:
+                    raise ConvergenceError(f"{path}: its fit did not converge; fit it anew")
+            except (InputError, ConvergenceError) as error:
+                left_out.append(f"{name}: a run is left out: {error}")
+                first = first or error
+            else:
+                fitted.append((name, path, fit, recording))
+    with_runs = {name for name, *_ in fitted}
+    if first is not None and len(with_runs) < 2:
+        raise first
+    left_out += [f"{name}: has no run left and is not compared" for name in architectures if name not in with_runs]
+    return fitted, left_out
 
 
 def _fit_of(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, Path | None]:
@@ -197,7 +236,7 @@ def _fit_of(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, 
 
 
 def compare_fits(
-    fitted: Sequence[tuple[str, Path, Fit, Path | None]],
+    fitted: Sequence[FittedRun],
     *,
     loss: float | None,
     route: Route,
@@ -243,7 +282,12 @@ def compare_fits(
         contrast(a, b, quantity, posteriors[a][name], posteriors[b][name])
         for name, quantity in told.items()
         for a, b in combinations(runs, 2)
-        if name in posteriors[a] and name in posteriors[b]
+        if all(name in posteriors[own] and posteriors[own][name].n_runs >= FEWEST_RUNS for own in (a, b))
+    ]
+    remarks += [
+        f"{name}: one run says nothing of the chance from seed to seed: no difference from it is given; add runs"
+        for name, own in runs.items()
+        if len(own) < FEWEST_RUNS
     ]
     return Comparison(told, runs, posteriors, contrasts, level, remarks, route)
 

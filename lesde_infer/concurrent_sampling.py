@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event, Lock
+from zlib import crc32
 
 from lesde_infer._jax import jax, make_room
 from lesde_infer.assembly import Submodel
@@ -32,9 +33,11 @@ class ConcurrentSampler:
 
     def __init__(self, submodels: Sequence[Submodel], *, seed: int, n_chains: int) -> None:
         make_room()
-        keys = jax.random.split(jax.random.key(seed), len(submodels))
+        key = jax.random.key(seed)
         self._samplers = [
-            SubmodelSampler(submodel, key, n_chains) for submodel, key in zip(submodels, keys, strict=True)
+            # By name, so that the draws of a submodel do not depend on which others there are.
+            SubmodelSampler(submodel, jax.random.fold_in(key, crc32("+".join(submodel.strata).encode())), n_chains)
+            for submodel in submodels
         ]
 
     def run_until(self, n_draws: int | Sequence[int], progress: FitProgress | None = None) -> None:

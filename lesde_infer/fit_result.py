@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
+from lesde_infer.assembly import Parts
 from lesde_infer.common_growth import CommonGrowth
 from lesde_infer.curves import Curve
 from lesde_infer.deviations import Within
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT, VERSION = "lesde-fit", 1
-SHOWN_SETTINGS = ("layer", "impact", "elasticity", "curve", "group", "within", "seed")
+SHOWN_SETTINGS = ("layer", "impact", "elasticity", "curve", "group", "within", "parts", "seed")
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
@@ -59,6 +60,8 @@ class Settings:
         Which time was asked for (`lesde_infer.time_axis`).
     drive : str
         ``instantaneous`` impacts, or ``filtered`` by the memory of momentum (`lesde_infer.momentum`).
+    parts : str
+        ``all``, or ``rates``: γ, α and β alone.
     horizon : float or None
         Time up to which curves reach, so that they can be continued (`lesde_infer.extrapolation`); None: the last
         record.
@@ -76,6 +79,7 @@ class Settings:
     drive: Drive = "instantaneous"
     within: Within = "isotropic"  # as earlier versions fitted, which did not say
     horizon: float | None = None
+    parts: Parts = "all"
 
 
 class Fit:
@@ -178,6 +182,17 @@ class Fit:
         """Number of recorded samples."""
         return int(self.class_sizes.sum())
 
+    def require_all_parts(self, purpose: str) -> None:
+        """Refuse, where deviations and noise are needed and only rates were fitted.
+
+        Raises
+        ------
+        InputError
+            If the fit has ``parts="rates"``.
+        """
+        if self.settings.parts != "all":
+            raise InputError(f"this fit is of rates alone, but {purpose} takes the whole model; fit with --parts all")
+
     @cached_property
     def flags(self) -> list[Flag]:
         """What the data do not identify, and where."""
@@ -219,6 +234,7 @@ class Fit:
 
     @cached_property
     def _predictive_density(self) -> PredictiveDensity:
+        self.require_all_parts("its predictive density")
         return expected_log_predictive_density(self)
 
     @cached_property
@@ -243,12 +259,13 @@ class Fit:
 
         The size of each interval's noise is as it was recorded: see `lesde_infer.replication`.
         """
+        self.require_all_parts("replicating the run")
         return replicated_rates(self.data, n_draws, seed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the machine-readable result (DESIGN section 6): plain numbers, strings and lists."""
         diagnostics, verdict, settings = self.diagnostics(), self.verdict(), self.settings
-        density = self._predictive_density
+        density = self._predictive_density if settings.parts == "all" else None
         return {
             "n_samples": self.n_samples,
             "n_features": int(self._constant.attrs["n_features"]),
@@ -273,8 +290,8 @@ class Fit:
             "phase_probabilities": verdict.phase_probabilities,
             "flags": [dataclasses.asdict(flag) for flag in self.flags],
             "missing": None if self.missing is None else self.missing.to_json(),
-            "elpd": density.to_json(),
-            "elpd_warnings": list(density.warnings),
+            "elpd": None if density is None else density.to_json(),
+            "elpd_warnings": [] if density is None else list(density.warnings),
             "prior_sensitivity": self._sensitivity_to_json(),
             "curves": self._curves(),
         }

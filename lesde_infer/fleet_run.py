@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from data_tools.errors import InputError
 from lesde_infer.concurrent_sampling import FitProgress
 from lesde_infer.kept_fits import kept_fit
 from lesde_infer.plain_values import plain
+
+if TYPE_CHECKING:
+    from lesde_infer.fit_result import Fit
 
 Status: TypeAlias = Literal["fitted", "kept", "refused", "not converged", "failed"]
 SHOWN = (
@@ -24,7 +27,7 @@ SHOWN = (
 )
 """Of a fit's JSON, what the summary of a fleet has of each run."""
 
-COMPARED = ("layer", "impact", "elasticity", "curve", "group", "within", "until", "seed", "time")
+COMPARED = ("layer", "impact", "elasticity", "curve", "group", "within", "until", "seed", "time", "parts")
 """Settings by which a fit that is kept is known to be the one that would be made."""
 
 
@@ -59,6 +62,21 @@ class FleetRun:
     def moved(self, recording: Path, fit: Path | None) -> "FleetRun":
         """Return the same with files as they are called here, where it was fitted elsewhere."""
         return replace(self, recording=recording, fit=fit)
+
+    def load(self) -> "Fit":
+        """Read the fit.
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            If there is none, saying why.
+        """
+        from lesde_infer.fit_result import load
+        from lesde_infer.inference import ConvergenceError
+
+        if self.fit is not None:
+            return load(self.fit)
+        raise (ConvergenceError if self.status == "not converged" else InputError)(self.message)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings and dicts."""

@@ -56,7 +56,7 @@ tests/lesde_infer/test_impacts.py checks them against numerical integration.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -73,7 +73,6 @@ MAXIMAL_EXPONENT = 50.0
 SERIES_REACH = 0.5  # of the series of φ₁
 PHI_1_SERIES = tuple(1.0 / math.factorial(k + 1) for k in range(13, -1, -1))  # the next term is below 10⁻¹⁶
 SLOPE_SERIES = tuple((k + 1.0) / math.factorial(k + 2) for k in range(13, -1, -1))
-MOST_UNROLLED = 32  # components, each of which makes the program longer
 # Growth of class means over one interval, a hundredfold: beyond it they move in proportion to the rate. Rates being
 # exponential in u, the likelihood of I and L has cliffs without it, double exponential in u, and where an interval says
 # little of a rate trajectories run into them. (Six simulations of L/gp had 57 divergent transitions in 4,800 draws,
@@ -295,25 +294,87 @@ def feedback_factor(
     push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
 ) -> Float[Array, "*batch time component"]:
     """Return φ₁(−λⱼ aΔ), what feedback leaves of a push aΔ; stopped as in `feedback_coefficients`."""
-    if feedback.shape[-1] > MOST_UNROLLED:
-        return _one_factor(push[..., None], feedback)
-    return jnp.stack(feedback_factors(push, feedback), axis=-1)
+    return phi_1(_stopped(push[..., None], feedback))
 
 
-def feedback_factors(
-    push: Float[Array, "*batch time"], feedback: Float[Array, "*batch time component"]
-) -> list[Float[Array, "*batch time"]]:
-    """Return the same, one component after another.
+def _stopped(push: Float[Array, "..."], feedback: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.minimum(-feedback * push, _limit(feedback))
 
-    XLA computes several numbers at a time on a CPU only along one axis: all components of ten classes at once took five
-    times as long, which was half the time of a gradient of the posterior.
+
+def _limit(feedback: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.where(feedback > 0.0, MAXIMAL_RESIDUAL_GROWTH, MAXIMAL_GROWTH)
+
+
+@jax.custom_jvp
+def feedback_sums(
+    push: Float[Array, "*batch time"],
+    moved: Float[Array, "*batch time"],
+    feedback: Float[Array, "*batch time component"],
+    square: Float[Array, "*batch time component"],
+    increment: Float[Array, "*batch time component"],
+) -> tuple[Float[Array, "*batch time"], Float[Array, "*batch time"]]:
+    """Return Σⱼ cⱼ|uⱼ|² and Σⱼ cⱼ(2⟨uⱼ, Δ⟩ − cⱼ|uⱼ|²) for cⱼ = m φ₁(−λⱼ aΔ), m being what is ``moved``.
+
+    One component after another, and with derivatives by push and ``moved`` alone, which are summed on the way: XLA
+    computes several numbers at a time on a CPU only along one axis, and the exponentials of all components at once
+    took half the time of a gradient of the posterior of ten classes.
     """
-    return [_one_factor(push, feedback[..., component]) for component in range(feedback.shape[-1])]
+    found = _sums_and_slopes(push, moved, feedback, square, increment)
+    return found.first, found.second
 
 
-def _one_factor(push: Float[Array, "*batch"], feedback: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    limit = jnp.where(feedback > 0.0, MAXIMAL_RESIDUAL_GROWTH, MAXIMAL_GROWTH)
-    return phi_1(jnp.minimum(-feedback * push, limit))
+class _Sums(NamedTuple):
+    """Both sums, and the derivatives of each by push and by ``moved``."""
+
+    first: Float[Array, "*batch time"]
+    second: Float[Array, "*batch time"]
+    first_by_push: Float[Array, "*batch time"]
+    first_by_moved: Float[Array, "*batch time"]
+    second_by_push: Float[Array, "*batch time"]
+    second_by_moved: Float[Array, "*batch time"]
+
+
+def _sums_and_slopes(
+    push: Float[Array, "*batch time"],
+    moved: Float[Array, "*batch time"],
+    feedback: Float[Array, "*batch time component"],
+    square: Float[Array, "*batch time component"],
+    increment: Float[Array, "*batch time component"],
+) -> _Sums:
+    def add(sums: _Sums, component: tuple[Float[Array, "*batch time"], ...]) -> tuple[_Sums, None]:
+        rate, size, seen = component
+        factor, slope = jax.jvp(phi_1, (_stopped(push, rate),), (jnp.where(-rate * push < _limit(rate), -rate, 0.0),))
+        coefficient, by_push = moved * factor, moved * slope
+        more = 2.0 * (seen - coefficient * size)  # derivative of the second sum by the coefficient
+        terms = _Sums(
+            first=coefficient * size,
+            second=coefficient * (2.0 * seen - coefficient * size),
+            first_by_push=by_push * size,
+            first_by_moved=factor * size,
+            second_by_push=by_push * more,
+            second_by_moved=factor * more,
+        )
+        return jax.tree.map(jnp.add, sums, terms), None
+
+    components = tuple(jnp.moveaxis(array, -1, 0) for array in (feedback, square, increment))
+    sums, _ = jax.lax.scan(add, _Sums(*(jnp.zeros_like(push),) * 6), components)
+    return sums
+
+
+def _change_of_sums(
+    at: tuple[Float[Array, "..."], ...], directions: tuple[Float[Array, "..."], ...]
+) -> tuple[tuple[Float[Array, "..."], Float[Array, "..."]], tuple[Float[Array, "..."], Float[Array, "..."]]]:
+    push, moved, feedback, square, increment = at
+    found = _sums_and_slopes(push, moved, feedback, square, increment)
+    by_push, by_moved = directions[:2]
+    changes = (
+        found.first_by_push * by_push + found.first_by_moved * by_moved,
+        found.second_by_push * by_push + found.second_by_moved * by_moved,
+    )
+    return (found.first, found.second), changes
+
+
+feedback_sums.defjvp(_change_of_sums)
 
 
 def logits_coefficients(

@@ -40,7 +40,8 @@ def kept_fit(target: Path, source: Path, asked: Mapping[str, Any]) -> Fit:
     if kept.provenance.get("recording_bytes") != str(source.stat().st_size):
         raise InputError(f"{target}: a fit of another recording than {source}; name another --out-dir, or --force")
     for name, value in asked.items():
-        if getattr(kept.settings, name) != value and not (name == "layer" and value is None):
+        holds_more = name == "parts" and kept.settings.parts == "all"  # and what was asked for among it
+        if getattr(kept.settings, name) != value and not (name == "layer" and value is None) and not holds_more:
             raise InputError(
                 f"{target}: was fitted with {name} {getattr(kept.settings, name)}, not {value}; name another --out-dir "
                 "or say --force"

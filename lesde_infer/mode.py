@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.infer.util import unconstrain_fn
 
-from lesde_infer._jax import jax, jnp
+from lesde_infer._jax import jax, jit_briefly_used, jnp
 from lesde_infer.variant import (
     Points,
     Position,
@@ -59,7 +59,7 @@ def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array
             volume -= _log_determinant(point.information, factor_of(prior) * prior.scale)
         return whitened_potential(variant, position, data, points) + 0.5 * volume
 
-    return jax.jit(jax.value_and_grad(evaluate))
+    return jit_briefly_used(jax.value_and_grad(evaluate))
 
 
 def _priors(variant: Variant, points: Points, values: Position, data: Any) -> dict[str, dist.Normal]:
@@ -87,7 +87,7 @@ def _start(variant: Variant) -> Callable[[Any, Points], Position]:
         latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
         return at_origin(unconstrain_fn(model, (data, points), {}, latent))
 
-    return jax.jit(start)
+    return jit_briefly_used(start)
 
 
 @lru_cache(maxsize=32)
@@ -110,7 +110,7 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
             found[site] = WhiteningPoint(scaled, natural)
         return found
 
-    return jax.jit(whiten_at)
+    return jit_briefly_used(whiten_at)
 
 
 def _descend(variant: Variant, data: Any, points: Points, start: Position, iterations: int) -> Position:

@@ -52,7 +52,7 @@ from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
-from lesde_infer.impacts import MOST_UNROLLED, feedback_coefficients, feedback_factors, logits_coefficients
+from lesde_infer.impacts import feedback_coefficients, feedback_sums, logits_coefficients
 from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
@@ -272,18 +272,14 @@ def interval_degrees(
 
 def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool) -> CollapsedStudentT:
     """Return the density of all increments, as a function of their squared norms."""
-    if coupled or data.feedback.shape[-1] > MOST_UNROLLED:
-        coefficients, log_noise = predict_intervals(parameters, data, coupled=coupled)
+    if coupled:
+        coefficients, log_noise = predict_intervals(parameters, data, coupled=True)
         mean = (coefficients * data.direction_square).sum(axis=-1)  # of an increment that is one number
         explained = explained_square(coefficients, data.direction_square, data.direction_increment)
-    else:  # the same, one component after another (`lesde_infer.impacts.feedback_factors`)
+    else:  # the same, faster
         push, log_noise = _push(parameters, data), _log_noise(parameters, data)
         moved = _surviving(parameters, data) * push
-        mean = explained = jnp.zeros_like(push)
-        for component, factor in enumerate(feedback_factors(push, data.feedback)):
-            coefficient, square = moved * factor, data.direction_square[..., component]
-            mean += coefficient * square
-            explained += coefficient * (2.0 * data.direction_increment[..., component] - coefficient * square)
+        mean, explained = feedback_sums(push, moved, data.feedback, data.direction_square, data.direction_increment)
     explained = jnp.where(data.is_number[:, None] > 0, mean * (2.0 * data.increment - mean), explained)
     degrees = interval_degrees(parameters.degrees, data.relative_length)
     return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None], data.observed)

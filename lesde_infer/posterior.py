@@ -17,7 +17,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate
+from lesde_infer.assembly import COUPLED, STRATA, Stratum, Submodel, locate, noise_is_all_around
 from lesde_infer.common_growth import CommonGrowth
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import elasticity_from_rates, feedback_coefficients, logits_coefficients
@@ -141,6 +141,7 @@ def build_posterior(
     draws = _strata(statistics, submodels, runs)
     strata = [name for name in STRATA if name in draws]
     within: Within = "isotropic" if "growth" in draws else "spanned"
+    all_around = noise_is_all_around(submodels)
     measured = measured_strata(statistics.within, statistics.parts, within)
     rates = {LOCATIONS[name]: draws[name].location for name in strata if name in LOCATIONS}
     data, place = locate(submodels, "contrast")
@@ -161,7 +162,7 @@ def build_posterior(
         "tail_index": (("chain", "draw"), tail_index(rates["gamma"], statistics, float(data.reference[place]))),
         "paper_tail_index": (("chain", "draw"), paper_tail_index(alpha, statistics)),
     }
-    if "class_noise" in draws:  # noise along the impact was sampled in units of that across it
+    if not all_around:  # noise along the impact was sampled in units of that across it
         across = np.exp(np.asarray(data.log_length[place])) / np.sqrt(statistics.lengths)
         variables["impact_scale"] = (curve, draws["contrast"].noise * across)
     else:  # contrasts have one noise in all directions
@@ -182,7 +183,7 @@ def build_posterior(
         variables["log_attenuation"] = (("chain", "draw", "class_mean_stratum", "time"), attenuation)
     else:
         variables["degrees"] = (("chain", "draw", "stratum"), degrees[..., 0])
-    curves = _named_curves(draws)
+    curves = _named_curves(draws, has_class_noise=not all_around)
     for site in draws["contrast"].curves[0]:
         values = np.stack([sites[site] for sites in curves.values()], axis=2)
         variables[site] = (("chain", "draw", "curve", *(("weight",) if values.ndim == 4 else ())), values)
@@ -200,9 +201,14 @@ def build_posterior(
         "sample_stats": _sample_statistics(runs),
         "log_likelihood": xr.Dataset(log_likelihood),
         "observed_data": _observed(statistics, measured),
-        "constant_data": _constant(statistics, [locate(submodels, name) for name in strata], strata, measured).assign(
+        "constant_data": _constant(
+            statistics, [locate(submodels, name) for name in strata], strata, measured, all_around=all_around
+        ).assign(
             common_growth_variables(
-                statistics, np.median(kernel_gamma, axis=(0, 1)), np.median(rates["global_rate"], axis=(0, 1)), strata
+                statistics,
+                np.median(kernel_gamma, axis=(0, 1)),
+                np.median(rates["global_rate"], axis=(0, 1)),
+                all_around=all_around,
             )
         ),
     }
@@ -239,11 +245,13 @@ def curve_names(stratum: Stratum, *, is_pattern: bool, has_class_noise: bool) ->
     )
 
 
-def _named_curves(draws: dict[Stratum, _StratumDraws]) -> dict[str, dict[str, Float[np.ndarray, "chain draw ..."]]]:
+def _named_curves(
+    draws: dict[Stratum, _StratumDraws], *, has_class_noise: bool
+) -> dict[str, dict[str, Float[np.ndarray, "chain draw ..."]]]:
     """Return the sites of every curve that the likelihood depends on, by the curve's name."""
     named = {}
     for name, own in draws.items():
-        kinds = curve_names(name, is_pattern=own.pattern is not None, has_class_noise="class_noise" in draws)
+        kinds = curve_names(name, is_pattern=own.pattern is not None, has_class_noise=has_class_noise)
         named.update({kind: sites for kind, sites in zip(kinds, own.curves, strict=False) if kind is not None})
     return named
 
@@ -291,16 +299,18 @@ def _constant(
     places: list[tuple[StrataData | PatternData, int]],
     strata: list[Stratum],
     measured: dict[str, Measured],
+    *,
+    all_around: bool,
 ) -> xr.Dataset:
     dimension = [float(data.dimension[place]) for data, place in places]
     # Of strata of class means whose noise has a unit of its own, which noise along the impact has not.
-    in_own_unit = {"class_noise", "shared"} | ({"contrast"} if "class_noise" not in strata else set())
+    in_own_unit = {"class_noise", "shared"} | ({"contrast"} if all_around else set())
     concentration = [
         float(np.exp(2.0 * data.log_length[place][0]) / statistics.lengths[0]) if name in in_own_unit else 1.0
         for name, (data, place) in zip(strata, places, strict=True)
     ]
     data, _ = places[strata.index("contrast")]
-    directions = statistics.noise_directions if "class_noise" in strata else statistics.noise_all_around
+    directions = statistics.noise_all_around if all_around else statistics.noise_directions
     return xr.Dataset(
         {
             "step": ("record", statistics.steps),
@@ -337,7 +347,8 @@ def common_growth_variables(
     statistics: Statistics,
     gamma: Float[np.ndarray, " time"],
     global_rate: Float[np.ndarray, " time"],
-    strata: Sequence[Stratum],
+    *,
+    all_around: bool,
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Return what contrasts and deviations grow by (`lesde_infer.common_growth`), besides the drift of these rates.
 
@@ -352,7 +363,6 @@ def common_growth_variables(
         push = jnp.asarray(gamma * statistics.lengths / statistics.n_classes)
         coefficients = feedback_coefficients(push, jnp.asarray(statistics.contrast.feedback))
     told = statistics.moved & ~spikes(statistics)
-    all_around = "class_noise" not in strata
     return CommonGrowth.at(statistics.growth, np.asarray(coefficients), told, all_around=all_around).to_variables()
 
 

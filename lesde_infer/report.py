@@ -115,6 +115,8 @@ def write_report(
     names = [entry.name for entry in entries]
     if not names:
         raise InputError("a report needs at least one fit; name one")
+    for entry in entries:
+        entry.fit.require_all_parts(f"a report on {entry.name}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(f"two fits of the report are both called {repeated[0]!r}; give each a name of its own")

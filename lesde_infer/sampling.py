@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpyro.infer.hmc import HMCState, hmc
 
-from lesde_infer._jax import jax, jnp
+from lesde_infer._jax import jax, jit_briefly_used, jnp
 from lesde_infer.log_prior import top_level_log_prior
 from lesde_infer.variant import (
     Points,
@@ -132,7 +132,7 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
 
         return jax.lax.scan(body, state, length=CHUNK)
 
-    return _Kernel(jax.jit(jax.vmap(start_one, (0, 0, None, None, None))), jax.jit(advance))
+    return _Kernel(jit_briefly_used(jax.vmap(start_one, (0, 0, None, None, None))), jax.jit(advance))
 
 
 @lru_cache(maxsize=32)
@@ -152,7 +152,7 @@ def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Any, Array, Arr
         found = jax.lax.map(lambda position: one(position, data, points), flat, batch_size=DRAWS_AT_ONCE)
         return jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), found)
 
-    return jax.jit(all_draws)
+    return jit_briefly_used(all_draws)
 
 
 class Chains:

@@ -8,11 +8,14 @@ had some, took ten times as long while all such chains were replaced.)
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 from lesde_infer._jax import jax
 from lesde_infer.assembly import Submodel
 from lesde_infer.mode import find_mode, spread_around
+from lesde_infer.model import StrataData
+from lesde_infer.padding import drop_padding, pad_intervals
 from lesde_infer.sampling import Chains, SampleRun, iterations
 from lesde_infer.variant import Points, Position, Variant
 
@@ -39,7 +42,10 @@ class SubmodelSampler:
     """
 
     def __init__(self, submodel: Submodel, key: jax.Array, n_chains: int) -> None:
-        self._data, self._variant, self._key, self._n_chains = submodel.data, submodel.variant, key, n_chains
+        self._variant, self._key, self._n_chains = submodel.variant, key, n_chains
+        self._n_intervals = len(submodel.data.n_steps)
+        self._is_padded = isinstance(submodel.data, StrataData)
+        self._data = pad_intervals(submodel.data) if isinstance(submodel.data, StrataData) else submodel.data
         self._n_warmup, self._acceptance = WARMUP, ACCEPTANCE
         self._chains: Chains | None = None
         self._shortenings_left = SHORTENINGS
@@ -105,4 +111,11 @@ class SubmodelSampler:
         """Return all draws so far, or so many of them, evenly spread."""
         if self._chains is None:
             raise RuntimeError("nothing was sampled yet")
-        return self._chains.draws(n_draws)
+        run = self._chains.draws(n_draws)
+        if not self._is_padded:
+            return run
+        return replace(
+            run,
+            parameters=drop_padding(run.parameters, self._n_intervals),
+            log_likelihood=run.log_likelihood[..., : self._n_intervals],
+        )

@@ -131,7 +131,7 @@ def _sentence(probability_positive: float, probability_separable: float, *, iden
         elastic = f"Local elasticity at the end is not resolved from zero (probability of γ > 0: {positive})"
     separable = say_probability(probability_separable)
     if math.isnan(probability_separable):
-        separates = "whether its classes separate could not be simulated"
+        separates = "whether its classes separate was not simulated"
     elif probability_separable >= LIKELY:
         separates = f"its classes separate within the record (probability {separable})"
     elif probability_separable <= 1.0 - LIKELY:

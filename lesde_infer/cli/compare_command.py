@@ -2,7 +2,10 @@
 
 import dataclasses
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lesde_infer.comparison import Comparison
-    from lesde_infer.fit_result import Fit
+    from lesde_infer.fleet_run import FleetRun
 
 Route = Literal["two-stage", "joint"]
 
@@ -68,6 +71,7 @@ def compare(
     out_dir: Annotated[
         Path | None, typer.Option(help="Keep fits in this folder, and use those that are there.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs fitted at a time; by default one a core.")] = None,
     rivals: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +92,8 @@ def compare(
 
     Every run is fitted; γ at the end, at half of training and at equal loss, its integral and tail index, the step from
     which classes are separable, and collapse at the end are compared, with the chance from run to run learned from the
-    runs of each. The result says of each difference whether it is settled, and how many further runs would settle it.
+    runs of each. Runs that cannot be fitted are named and left out. The result says of each difference whether it is
+    settled, and how many further runs would settle it.
     """
     runs = parse_architectures(architectures)
     inputs = [path for paths in runs.values() for path in paths]
@@ -97,14 +102,10 @@ def compare(
             raise InputError(f"{path}: no such file; give recordings, or fits made by `lesde fit --out`")
     check_outputs([json, plot, report, csv, latex], inputs=inputs, force=force)
     others = [] if rivals is None else choices("--rivals", rivals, Impact)
-    if out_dir is not None:
-        out_dir.mkdir(parents=True, exist_ok=True)
     from lesde_infer.comparison import compare as run_compare
-    from lesde_infer.inference import fit as run_fit
-    from lesde_infer.kept_fits import kept_fit
+    from lesde_infer.concurrent_sampling import n_cores
+    from lesde_infer.fleet import fit_many
 
-    recordings = [path for path in inputs if path.suffix != ".nc"]
-    kept = {} if out_dir is None else _targets(runs, out_dir)
     options: dict[str, Any] = {
         "layer": layer,
         "elasticity": elasticity,
@@ -112,26 +113,24 @@ def compare(
         "group": group,
         "until": until,
         "time": time,
+        "drive": drive,
+        "parts": "all" if others else "rates",
     }
-    done = 0
-    with progress_bars() as show:
-
-        def fit_run(path: Path, of_impact: Impact) -> "Fit":
-            nonlocal done
-            if show is not None:
-                show("fits", done, len(recordings) * (1 + len(set(others) - {impact})))
-            done += 1
-            asked = {**options, "impact": of_impact, "seed": seed}
-            target = kept.get(path)
-            if target is not None and of_impact != impact:
-                target = target.with_name(f"{target.stem}-{of_impact}.nc")
-            if target is not None and target.exists() and not force:
-                return kept_fit(target, path, asked)
-            fitted = run_fit(path, drive=drive, progress=prefixed(show, path.stem), **asked)
-            if target is not None:
-                fitted.save(target, force=force)
-            return fitted
-
+    recordings = [path for path in inputs if path.suffix != ".nc"]
+    with progress_bars() as show, _folder(out_dir) as folder:
+        fits: dict[tuple[Path, str], FleetRun] = {}
+        for of_impact in dict.fromkeys([impact, *others]) if recordings else []:
+            fleet = fit_many(
+                recordings,
+                folder if of_impact == impact else folder / of_impact,
+                workers=min(n_cores() if workers is None else workers, len(recordings)),
+                seed=seed,
+                force=force,
+                progress=prefixed(show, of_impact),
+                impact=of_impact,
+                **options,
+            )
+            fits |= {(run.recording, of_impact): run for run in fleet.runs}
         result = run_compare(
             runs,
             loss=loss,
@@ -139,7 +138,7 @@ def compare(
             allow_different_data=allow_different_data,
             seed=seed,
             rivals=others,
-            fit_run=fit_run,
+            fit_run=lambda path, of_impact: fits[path, of_impact].load(),
             impact=impact,
         )
     for remark in result.remarks:
@@ -163,7 +162,7 @@ def compare(
             report,
             result,
             command=shlex.join(["lesde", "compare", *architectures, "--report", str(report)]),
-            settings={**options, "impact": impact, "drive": drive, "seed": seed},
+            settings={**options, "impact": impact, "seed": seed},
             force=force,
         )
     write_json({**result.to_json(), "seed": seed}, json, force=force)
@@ -197,16 +196,14 @@ def parse_architectures(arguments: list[str]) -> dict[str, list[Path]]:
     return found
 
 
-def _targets(runs: dict[str, list[Path]], folder: Path) -> dict[Path, Path]:
-    """Return the file in which the fit of each recording is kept."""
-    targets: dict[Path, Path] = {}
-    for name, paths in runs.items():
-        for path in paths:
-            target = folder / f"{name}-{path.stem}.nc"
-            if target in targets.values():
-                raise InputError(f"{path}: another run of {name} has this name; rename one, or leave --out-dir out")
-            targets[path] = target
-    return targets
+@contextmanager
+def _folder(chosen: Path | None) -> Iterator[Path]:
+    """Return the folder in which fits are kept: that chosen, or one that is gone in the end."""
+    if chosen is not None:
+        yield chosen
+        return
+    with TemporaryDirectory(prefix="lesde-compare-") as folder:
+        yield Path(folder)
 
 
 def show_comparison(result: "Comparison", console: "Console") -> None:

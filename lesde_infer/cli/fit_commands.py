@@ -21,6 +21,7 @@ from lesde_infer.cli.options import (
     ImpactOption,
     JsonOption,
     LayerOption,
+    PartsOption,
     SeedOption,
     TimeOption,
     UntilOption,
@@ -63,6 +64,7 @@ def fit(
     curve: CurveOption = "gp",
     group: GroupOption = "labels",
     within: WithinOption = "spanned",
+    parts: PartsOption = "all",
     until: UntilOption = None,
     class_frequencies: FrequenciesOption = None,
     time: TimeOption = "recorded",
@@ -97,6 +99,7 @@ def fit(
         "curve": curve,
         "group": group,
         "within": within,
+        "parts": parts,
         "until": until,
         "class_frequencies": None if class_frequencies is None else numbers("--class-frequencies", class_frequencies),
         "time": time,
@@ -182,17 +185,19 @@ def show_fit(result: "Fit", summary: dict[str, Any], console: "Console") -> None
     console.print(_curve_table(summary["curves"], TIME_UNITS[summary["time_unit"]], summary["flags"]))
     tail = summary["tail_index"]
     console.print(f"P(γ > 0 at the end)      {summary['probability_gamma_positive']:.3f}")
-    console.print(f"P(all classes separable) {summary['probability_separable']:.3f}")
+    if summary["parts"] == "all":
+        console.print(f"P(all classes separable) {summary['probability_separable']:.3f}")
     console.print(f"tail index of γ          {tail['mean']:.2f} ({tail['q05']:.2f} to {tail['q95']:.2f})")
     console.print(
         f"sampler                  r-hat ≤ {summary['r_hat_max']:.3f}, ESS ≥ {summary['ess_bulk_min']:.0f} bulk and "
         f"{summary['ess_tail_min']:.0f} tail, {summary['divergences']} divergences, {summary['wall_seconds']:.0f} s"
     )
-    density = summary["elpd"]["total"]
-    console.print(
-        f"ELPD (PSIS-LOO)          {density['elpd']:.1f} ± {density['se']:.1f}, p_loo {density['p_loo']:.1f}; "
-        "compare drifts with lesde select"
-    )
+    if summary["elpd"] is not None:
+        density = summary["elpd"]["total"]
+        console.print(
+            f"ELPD (PSIS-LOO)          {density['elpd']:.1f} ± {density['se']:.1f}, p_loo {density['p_loo']:.1f}; "
+            "compare drifts with lesde select"
+        )
     for warning in summary["elpd_warnings"]:
         console.print(f"note (ELPD): {warning}")
     for quantity, found in summary["prior_sensitivity"].items():

@@ -15,6 +15,7 @@ Elasticity: TypeAlias = Literal["homogeneous", "matrix"]
 Curve: TypeAlias = Literal["gp", "power", "constant"]
 Within: TypeAlias = Literal["isotropic", "spanned"]
 Group: TypeAlias = Literal["labels", "given_labels"]
+Parts: TypeAlias = Literal["all", "rates"]
 
 LayerOption: TypeAlias = Annotated[str | None, typer.Option(help="Layer to analyse; by default the logits.")]
 ImpactOption: TypeAlias = Annotated[
@@ -32,6 +33,10 @@ WithinOption: TypeAlias = Annotated[
     typer.Option(
         help="Deviations within classes: alike in all directions, or apart along and across the span of class means."
     ),
+]
+PartsOption: TypeAlias = Annotated[
+    Parts,
+    typer.Option(help="The whole model, or γ, α and β alone: a fifth of the time, enough to compare but not to check."),
 ]
 UntilOption: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Use records up to this step only.")]
 FrequenciesOption: TypeAlias = Annotated[

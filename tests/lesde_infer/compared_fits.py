@@ -44,6 +44,7 @@ def made_up_fit(
                 },
                 time,
             ),
+            "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), np.zeros((CHAINS, DRAWS), dtype=bool))}),
             "constant_data": xr.Dataset(constant, time, {"n_features": 3, "gamma_sampling_error": 0.0}),
             "prior_widths": xr.Dataset({"gamma": ("time", np.full(INTERVALS, prior_sd))}, time),
             **({} if density is None else _densities(density, time)),

@@ -11,6 +11,7 @@ from data_tools.errors import InputError
 from lesde_infer.cli import main
 from lesde_infer.cli.compare_command import parse_architectures
 from lesde_infer.comparison import Quantity, compare, compare_fits
+from lesde_infer.inference import ConvergenceError
 from lesde_infer.plots_comparison import plot_comparison
 
 
@@ -71,9 +72,25 @@ def test_both_routes_agree():
 
 
 def test_one_run_each_says_that_seeds_are_unknown():
-    found = of(compare(study(ratio=1.3, n_runs=1)), "gamma_end")
-    assert found.verdict == "open"
-    assert found.further_runs is None or found.further_runs >= 2
+    result = compare(study(ratio=1.3, n_runs=1))
+    assert not result.contrasts
+    assert set(result.posteriors["a"]) >= {"gamma_end", "gamma_integral"}  # what each is like is told all the same
+    assert sum("one run says nothing" in remark for remark in result.remarks) == 2
+
+
+def test_runs_that_did_not_converge_are_left_out_and_named():
+    groups = study(ratio=3.0)
+    n_runs = len(groups["a"])
+    stuck = made_up_fit(0.05, recording="stuck.h5")
+    stuck.data["sample_stats"]["diverging"][:] = True
+    result = compare({**groups, "a": [*groups["a"], stuck]})
+    assert result.posteriors["a"]["gamma_end"].n_runs == n_runs
+    assert any("a: a run is left out: stuck.h5: its fit did not converge" in remark for remark in result.remarks)
+    assert of(result, "gamma_end").mean == of(compare(groups), "gamma_end").mean
+    with pytest.raises(ConvergenceError, match=r"stuck.h5"):
+        compare({"a": [stuck], "b": groups["b"]})
+    with_third = compare({**groups, "c": [stuck]})
+    assert any("c: has no run left" in remark for remark in with_third.remarks)
 
 
 def test_json_follows_the_contract():

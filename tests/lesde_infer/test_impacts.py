@@ -9,11 +9,10 @@ from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
     MAXIMAL_EXPONENT,
     MAXIMAL_GROWTH,
-    MOST_UNROLLED,
     elasticity_from_rates,
     feedback_coefficients,
     feedback_factor,
-    feedback_factors,
+    feedback_sums,
     isotropic_directions,
     logits_coefficients,
     logits_directions,
@@ -163,13 +162,26 @@ def test_phi_1_near_zero_and_far_from_it():
     np.testing.assert_allclose(above, special.exprel(MAXIMAL_EXPONENT), rtol=1e-12)
 
 
-def test_many_components_are_computed_like_few():
-    """Beyond so many components of feedback all are computed at once."""
+def test_sums_over_components_and_their_slopes():
+    """As all coefficients at once give them, whether residuals relax, grow up to the stop, or beyond it."""
     rng = np.random.default_rng(0)
-    push = jnp.asarray(rng.normal(size=(2, 5)))
-    feedback = jnp.asarray(rng.normal(size=(2, 5, MOST_UNROLLED + 3)))
-    together, apart = feedback_factor(push, feedback), jnp.stack(feedback_factors(push, feedback), axis=-1)
-    np.testing.assert_allclose(together, apart, rtol=1e-14)
+    shape = (2, 5)
+    feedback, square, increment = (jnp.asarray(rng.normal(size=(*shape, 4))) for _ in range(3))
+
+    def plain(push, moved):
+        coefficients = moved[..., None] * feedback_factor(push, feedback)
+        return (coefficients * square).sum(-1), (coefficients * (2.0 * increment - coefficients * square)).sum(-1)
+
+    def fast(push, moved):
+        return feedback_sums(push, moved, feedback, square, increment)
+
+    for size in (0.1, 2.0, 20.0):
+        push, moved = (jnp.asarray(size * rng.normal(size=shape)) for _ in range(2))
+        for found, expected in zip(fast(push, moved), plain(push, moved), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * float(jnp.abs(expected).max()))
+        slopes = [jax.jacrev(function, argnums=(0, 1))(push, moved) for function in (fast, plain)]
+        for found, expected in zip(*map(jax.tree.leaves, slopes), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * float(jnp.abs(expected).max()))
 
 
 @pytest.mark.parametrize("impact", ["I", "L"])

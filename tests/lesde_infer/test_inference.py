@@ -172,6 +172,27 @@ def test_equal_seeds_give_equal_draws_and_others_do_not(recording_path, fitted):
         assert abs(means[0] - means[1]) < 5 * standard_error, name
 
 
+def test_rates_alone_are_those_of_the_whole_fit(recording_path, fitted, tmp_path):
+    """Draw by draw; what takes the rest of the model is refused, and the other way round it does as what was kept."""
+    rates = fit(recording_path, curve="constant", within="isotropic", seed=3, parts="rates")
+    common = ("alpha", "beta", "gamma", "global_rate", "tail_index", "paper_tail_index", "impact_scale", "global_scale")
+    n_draws = min(rates.posterior.sizes["draw"], fitted.posterior.sizes["draw"])
+    assert n_draws == rates.posterior.sizes["draw"] == fitted.posterior.sizes["draw"]
+    for name in common:
+        np.testing.assert_array_equal(rates.posterior[name], fitted.posterior[name])
+    assert "kappa" not in rates.posterior
+    found = load(rates.save(tmp_path / "rates.nc")).to_json()
+    assert found["parts"] == "rates"
+    assert found["elpd"] is None
+    assert found["converged"]
+    assert np.isnan(found["probability_separable"])
+    assert set(found["prior_sensitivity"]) == {"gamma", "alpha", "beta", "tail_index", "paper_tail_index"} or all(
+        name.split("_")[0] in {"gamma", "alpha", "beta", "tail", "paper"} for name in found["prior_sensitivity"]
+    )
+    with pytest.raises(InputError, match="this fit is of rates alone, but replicating the run takes the whole model"):
+        check(rates, recording_path)
+
+
 def test_json_has_the_keys_of_the_contract(fitted):
     result = json.loads(json.dumps(fitted.to_json(), allow_nan=False))
     assert result["n_samples"] == 75

@@ -207,7 +207,7 @@ def test_the_sentence_says_what_is_sure_and_what_is_not():
     assert "its classes separate" in judge(posterior(ELASTIC), [], 1000, 0.99).sentence
     assert "do not all separate" in judge(posterior(ELASTIC), [], 1000, 0.01).sentence
     assert "is open" in judge(posterior(ELASTIC), [], 1000, 0.5).sentence
-    assert "could not be simulated" in judge(posterior(ELASTIC), [], 1000, float("nan")).sentence
+    assert "was not simulated" in judge(posterior(ELASTIC), [], 1000, float("nan")).sentence
     assert "anti-elastic" in judge(posterior(-ELASTIC), [], 1000, 0.01).sentence
     assert "not resolved" in judge(posterior(0.02 * noise(6, 1)), [], 1000, 0.01).sentence
     flags = find_flags(posterior(ELASTIC), constants(impact_f=0.5), prior_widths(), impact="R")
