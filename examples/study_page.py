@@ -23,8 +23,8 @@ def page(runs: Sequence[Run], controls: Sequence[Run], comparisons: "Sequence[Co
         "",
         note,
         "",
-        f"{len(runs)} runs of {STEPS} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %); sd: from "
-        "run to run, on the scale of differences.",
+        f"{len(runs)} runs of {STEPS} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %); sd: "
+        "from run to run, on the scale of differences.",
         "",
         *_means(first),
         "",
@@ -45,7 +45,8 @@ def page(runs: Sequence[Run], controls: Sequence[Run], comparisons: "Sequence[Co
 
 def _means(comparison: "Comparison") -> list[str]:
     lines = [
-        "| architecture | runs | γ at equal loss | γ at the end | tail index of γ | step of separation | NC1 at the end |",
+        "| architecture | runs | γ at equal loss | γ at the end | tail index of γ | step of separation "
+        "| NC1 at the end |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, own in comparison.to_json()["architectures"].items():
@@ -96,7 +97,8 @@ def _kernels(runs: Sequence[Run], work: Path) -> list[str]:
         factor = np.exp(two_stage(values, errors, 0.0, 0).mean)
         low, median, high = np.quantile(factor, [0.05, 0.5, 0.95])
         lines.append(
-            f"| {name} | {start:.2f} | {stop:.2f} | × {median:.2f} ({low:.2f} to {high:.2f}) | {np.mean(factor > 1):.2f} |"
+            f"| {name} | {start:.2f} | {stop:.2f} | × {median:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {np.mean(factor > 1):.2f} |"
         )
     return lines
 
@@ -159,8 +161,8 @@ def _layers(runs: Sequence[Run], work: Path) -> list[str]:
     from lesde_infer.layer_separation import layer_separation
 
     lines = [
-        "Separation fuzziness from layer to layer at the end (median over runs): the factor of a layer, and how straight "
-        "its logarithm falls:",
+        "Separation fuzziness from layer to layer at the end (median over runs): the factor of a layer, and how "
+        "straight its logarithm falls:",
         "",
         "| architecture | parts | factor a part | correlation |",
         "|---|---|---|---|",

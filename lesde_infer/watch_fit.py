@@ -9,14 +9,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from data_tools.recording import Recording
+from data_tools.thinning import thin_recording
 from lesde_infer.predictive import PredictionError
+
+MOST_RECORDS = 400  # that a fit takes in
 
 
 def infer(
-    path: Path, until: int, horizon: int | None, *, layer: str | None, curve: str, draws: int | None = None
+    path: Path,
+    until: int,
+    horizon: int | None,
+    *,
+    layer: str | None,
+    curve: str,
+    draws: int | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Fit a recording up to a step, and forecast up to a horizon.
 
@@ -32,6 +44,8 @@ def infer(
         As of `lesde_infer.fit`.
     draws : int, optional
         Draws of each chain, by default those of `lesde_infer.fit`.
+    folder : Path, optional
+        For a thinned copy of a long recording; without it all records are fitted.
 
     Returns
     -------
@@ -45,6 +59,7 @@ def infer(
     from lesde_infer.inference import DRAWS, fit
 
     try:
+        path = thinned(path, until, folder)
         time_end = None
         if horizon is not None and horizon > until:
             with Recording(path) as recording:
@@ -73,6 +88,22 @@ def infer(
     return found
 
 
+def thinned(path: Path, until: int, folder: Path | None) -> Path:
+    """Return a recording of `MOST_RECORDS` records at most: pairs that follow one another, spread over all of a run.
+
+    So the cost of a fit does not grow with the run. Pairs are those of the fewest steps, which bursts are made for.
+    """
+    with Recording(path) as recording:
+        steps = recording.steps[recording.steps <= until]
+        if folder is None or len(steps) <= MOST_RECORDS or recording.is_reduced:
+            return path
+        lengths = np.diff(steps)
+        starts = np.flatnonzero(lengths == lengths.min())
+        starts = starts[np.unique(np.linspace(0, len(starts) - 1, MOST_RECORDS // 2).round().astype(int))]
+        chosen = np.union1d(np.union1d(starts, starts + 1), [0, len(steps) - 1])
+        return thin_recording(recording, folder / "thinned.h5", chosen, force=True)
+
+
 def main() -> None:
     """Fit, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -85,7 +116,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if hasattr(os, "nice"):
         os.nice(19)
-    found = infer(arguments.file, arguments.until, arguments.horizon, layer=arguments.layer, curve=arguments.curve)
+    found = infer(
+        arguments.file,
+        arguments.until,
+        arguments.horizon,
+        layer=arguments.layer,
+        curve=arguments.curve,
+        folder=arguments.out.parent,
+    )
     with written_whole(arguments.out, force=True) as temporary:
         temporary.write_text(json.dumps(found))
 

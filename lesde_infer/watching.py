@@ -1,6 +1,7 @@
 """What a training run looks like right now, from the recording that is being written."""
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.writer_state import WriterState
 from lesde_infer.observed import observe
+from lesde_infer.running_gamma import GammaNow, RunningGamma
 from lesde_infer.snapshots import present_samples, read_record
 
 SHOWN_LOSSES = 48  # points of the loss curve
@@ -32,6 +34,8 @@ class Moment:
         The probe's loss over the run, thinned; empty if it is not recorded.
     metrics : dict of float
         Separability and collapse of the layer at the last record; NaN where not defined.
+    gamma_now : GammaNow or None
+        Quick estimate of γ (`lesde_infer.running_gamma`); None where there is none yet.
     """
 
     writer: WriterState
@@ -40,6 +44,7 @@ class Moment:
     layer: str
     loss: list[float]
     metrics: dict[str, float]
+    gamma_now: GammaNow | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists."""
@@ -50,10 +55,13 @@ class Moment:
             "layer": self.layer,
             "loss": self.loss,
             **self.metrics,
+            "gamma_now": None if self.gamma_now is None else asdict(self.gamma_now),
         }
 
 
-def look(path: Path, layer: str | None = None, *, known: Moment | None = None) -> Moment:
+def look(
+    path: Path, layer: str | None = None, *, known: Moment | None = None, running: RunningGamma | None = None
+) -> Moment:
     """Look at a recording, which may be being written.
 
     Parameters
@@ -64,6 +72,8 @@ def look(path: Path, layer: str | None = None, *, known: Moment | None = None) -
         Layer; by default the logits.
     known : Moment, optional
         What was seen before: metrics are not measured again where no record has been added.
+    running : RunningGamma, optional
+        What was read before for γ, to which what was added is added.
 
     Raises
     ------
@@ -76,6 +86,9 @@ def look(path: Path, layer: str | None = None, *, known: Moment | None = None) -
             metrics = known.metrics
         else:
             metrics = _measure(recording, name)
+        if running is not None:
+            with suppress(InputError):  # no residuals, or not finite: there is no γ to tell
+                running.update(recording)
         loss = np.asarray(recording.scalars["loss"], dtype=np.float64) if "loss" in recording.scalars else np.zeros(0)
         shown = np.unique(np.linspace(0, len(loss) - 1, min(len(loss), SHOWN_LOSSES)).round().astype(int))
         return Moment(
@@ -85,6 +98,7 @@ def look(path: Path, layer: str | None = None, *, known: Moment | None = None) -
             layer=name,
             loss=loss[shown].tolist() if len(loss) else [],
             metrics=metrics,
+            gamma_now=None if running is None else running.estimate(),
         )
 
 

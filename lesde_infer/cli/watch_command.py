@@ -20,6 +20,7 @@ from lesde_infer.cli.output_files import check_outputs, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lesde_infer.running_gamma import RunningGamma
     from lesde_infer.watching import Moment
 
 FEWEST_RECORDS = 12  # for a first fit
@@ -51,16 +52,19 @@ def watch(
 ) -> None:
     """Watch a run while it trains.
 
-    Shows loss, separability and collapse of the probe at the last record, and γ with its interval, from a fit of what
-    has been recorded, in a process of the lowest priority, begun again when it ends and records have been added. It
-    ends when the recording is finished or its writer died, with what is known then. In a pipe only that is printed.
+    Shows loss, separability and collapse of the probe at the last record, and a quick estimate of γ over the last tenth
+    of the run; a look reads only what was added. Beside it the posterior of γ, from a fit of what has been recorded (at
+    most 400 records of a long run), in a process of the lowest priority, begun again when it ends and records have been
+    added. It ends when the recording is finished or its writer died, with what is known then. In a pipe only that is
+    printed.
     """
     check_outputs([json], inputs=[file], force=force)
     if not file.is_file():
         raise InputError(f"{file}: no such file; start training with a FeatureRecorder first")
     from lesde_infer.watching import look
 
-    moment = look(file, layer)
+    running = running_gamma(file, layer)
+    moment = look(file, layer, running=running)
     with tempfile.TemporaryDirectory(prefix="lesde-watch-") as folder:
         refitter = Refitter(file, layer, curve, planned_steps, Path(folder)) if fit else None
         try:
@@ -68,7 +72,7 @@ def watch(
                 if refitter is not None and refitter.begin(moment):
                     refitter.wait()
             else:
-                moment = _follow(file, layer, moment, refitter, every)
+                moment = _follow(file, layer, moment, refitter, running, every)
         finally:
             if refitter is not None:
                 refitter.stop()
@@ -77,7 +81,23 @@ def watch(
     write_json({**moment.to_json(), "inferred": inferred}, json, force=force)
 
 
-def _follow(file: Path, layer: str | None, moment: "Moment", refitter: "Refitter | None", every: float) -> "Moment":
+def running_gamma(file: Path, layer: str | None) -> "RunningGamma":
+    """Return what will take in the records of a recording."""
+    from data_tools.recording import Recording
+    from lesde_infer.running_gamma import RunningGamma
+
+    with Recording(file) as recording:
+        return RunningGamma(recording.choose_layer(layer))
+
+
+def _follow(
+    file: Path,
+    layer: str | None,
+    moment: "Moment",
+    refitter: "Refitter | None",
+    running: "RunningGamma",
+    every: float,
+) -> "Moment":
     """Look again and again until nothing more will come, and return what was seen last."""
     from lesde_infer.watching import look
 
@@ -92,7 +112,7 @@ def _follow(file: Path, layer: str | None, moment: "Moment", refitter: "Refitter
             if over and (refitter is None or refitter.is_up_to_date(moment)):
                 return moment
             time.sleep(every)
-            moment = look(file, layer, known=moment)
+            moment = look(file, layer, known=moment, running=running)
 
 
 class Refitter:
@@ -208,6 +228,11 @@ def dashboard(
     table.add_row("nearest class mean", short_number(moment.metrics["ncm_accuracy"]))
     table.add_row("NC1", short_number(moment.metrics["nc1"]))
     table.add_row("within/between", short_number(moment.metrics["within_between_ratio"]))
+    if moment.gamma_now is not None:
+        now = moment.gamma_now
+        table.add_row(
+            "γ, last tenth (quick)", f"{short_number(now.mean)} ({short_number(now.q05)} to {short_number(now.q95)})"
+        )
     for name, text in inferred_rows(inferred, moment, is_fitting=is_fitting).items():
         table.add_row(name, text)
     return table

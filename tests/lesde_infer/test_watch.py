@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from compared_fits import separating_recording
 
+from data_tools.recording import Recording
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_writer import RecordingWriter, write_recording
 from lesde_infer import watch_fit
@@ -175,3 +176,21 @@ def test_files_that_are_no_recordings(tmp_path, capsys, file, message):
     (tmp_path / "text.h5").write_text("no recording")
     assert main(["watch", str(tmp_path / file), "--once"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_fit_of_a_long_run_takes_pairs_of_records_from_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_fit, "MOST_RECORDS", 20)
+    steps = np.sort(np.concatenate([np.arange(0, 1000, 20), np.arange(1, 1000, 20)]))
+    features = np.random.default_rng(0).normal(size=(len(steps), len(LABELS), 3))
+    path = write_recording(tmp_path / "run.h5", steps, LABELS, {"out": features}, logits="out")
+    (tmp_path / "there").mkdir()
+    with Recording(watch_fit.thinned(path, 900, tmp_path / "there")) as found:
+        kept = found.steps
+        np.testing.assert_array_equal(found.features("out")[3], features[np.searchsorted(steps, kept[3])])
+    assert 20 <= len(kept) <= 22
+    assert kept[0] == 0
+    assert kept[-1] == 900
+    assert np.count_nonzero(np.diff(kept) == 1) == 10
+    assert np.diff(kept).max() < 150
+    assert watch_fit.thinned(path, 900, None) == path
+    assert watch_fit.thinned(path, 100, tmp_path / "there") == path
