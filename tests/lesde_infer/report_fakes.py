@@ -30,6 +30,9 @@ class FakeFit:
     flags: list = field(default_factory=list)
     converged: bool = True
 
+    def require_all_parts(self, purpose):
+        pass
+
     def diagnostics(self):
         return SimpleNamespace(
             r_hat_max=1.004 if self.converged else 1.87,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from compared_fits import made_up_fit
-from report_page import CHROMIUM, HOSTILE, Page, opens_without_complaint
+from report_page import HOSTILE, Page, opens_without_complaint
 
 from data_tools.errors import InputError
 from lesde_infer.comparison import compare
@@ -68,7 +68,7 @@ def test_numbers_are_those_of_the_comparison(page, result):
 
 
 def test_nothing_is_loaded_and_everything_is_labelled(page, path):
-    assert not page.attributes("script")
+    assert page.attributes("script") == [{}]
     images = page.attributes("img")
     assert len(images) == 1
     assert images[0]["src"].startswith("data:image/svg+xml;base64,")
@@ -89,7 +89,7 @@ def test_hostile_names_are_escaped(tmp_path):
     text = write_comparison_report(
         tmp_path / "p.html", compare(study((HOSTILE, "mlp"))), title=HOSTILE, command=HOSTILE
     ).read_text(encoding="utf-8")
-    assert "<script>" not in text
+    assert text.count("<script") == 1  # the one that sorts tables
     assert "<img src=http" not in text
 
 
@@ -108,7 +108,6 @@ def test_a_page_that_is_there_is_not_replaced(result, path):
         write_comparison_report(path, result)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [400, 900, 1600])
 def test_the_comparison_opens_in_a_browser_without_complaint(path, tmp_path, width):
     opens_without_complaint(path, tmp_path, width)
