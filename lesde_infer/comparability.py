@@ -62,6 +62,22 @@ class RunFacts:
             learning_rate=None if recording is None else _learning_rate(recording),
         )
 
+    @classmethod
+    def recorded(cls, architecture: str, path: Path, recording: Recording, time_unit: str) -> "RunFacts":
+        """Gather the facts of a run that is not fitted; classes are by label, and impacts residuals."""
+        probe = recording.provenance.get("probe_sha256")
+        return cls(
+            name=str(path),
+            architecture=architecture,
+            asked={"time unit": time_unit},
+            n_classes=recording.n_classes,
+            n_records=recording.n_records,
+            last_step=int(recording.steps[-1]),
+            probe=None if probe is None else str(probe),
+            label_noise=float(np.mean(recording.labels != recording.given_labels)),
+            learning_rate=_learning_rate(recording),
+        )
+
 
 def _learning_rate(recording: Recording) -> float | None:
     if "lr" not in recording.scalars:

@@ -149,7 +149,8 @@ def compare(
     loss : float, optional
         Loss in nats at which γ is compared; by default one that all runs pass (`lesde_infer.run_summary.matched_loss`).
     route : str
-        ``two-stage``, or ``joint`` (`lesde_infer.meta_analysis`).
+        ``two-stage``, ``joint`` (`lesde_infer.meta_analysis`), or ``quick``, which fits nothing
+        (`lesde_infer.quick_comparison`).
     allow_different_data : bool
         Compare in spite of different probe sets or label noise.
     seed : int
@@ -176,6 +177,17 @@ def compare(
         raise InputError("give two architectures or more, as NAME=FILE,FILE…")
     if loss is not None and not (np.isfinite(loss) and loss > 0):
         raise InputError(f"loss is {loss}; give a positive number of nats")
+    if route == "quick":
+        from lesde_infer.quick_comparison import compare_quickly
+
+        if rivals or fit_run is not None or set(fit_options) - {"layer"}:
+            raise InputError(
+                "the quick route fits nothing and takes no option of fits but the layer; leave out the others"
+            )
+        layer = fit_options.get("layer")
+        return compare_quickly(
+            architectures, layer=layer, loss=loss, allow_different_data=allow_different_data, seed=seed
+        )
     impact: Impact = fit_options.pop("impact", "R")
     fit_options.setdefault("parts", "all" if rivals else "rates")
     make = fit_run or (lambda path, of_impact: fit(path, impact=of_impact, seed=seed, **fit_options))
@@ -258,6 +270,14 @@ def compare_fits(
         at_loss = None if level is None or own_loss is None else own_loss.time_of(level)
         with _opened(source) as recording:
             runs.setdefault(architecture, []).append(summarise_run(path.stem, fit, recording, at_loss))
+    return compare_runs(runs, level, remarks, route, seed)
+
+
+def compare_runs(
+    runs: dict[str, list[RunSummary]], level: float | None, remarks: list[str], route: Route, seed: int
+) -> Comparison:
+    """Compare runs that are summarised, at a loss that is chosen."""
+    remarks = [*remarks]
     remarks += [
         f"{run.name}: {name} is left out: {reason}"
         for own in runs.values()

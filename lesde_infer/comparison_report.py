@@ -96,6 +96,9 @@ def write_comparison_report(
         ],
         differences=differences,
         answers=_answers(differences),
+        n_settled=sum(difference.settled for difference in differences),
+        matrix=_matrix(comparison, next(iter(comparison.quantities), "")),
+        matrix_label=LABELS.get(next(iter(comparison.quantities), ""), ""),
         picture=_picture(comparison),
         adequacy=[(name, found) for name in names for found in comparison.adequacy.get(name, [])],
         remarks=comparison.remarks,
@@ -137,6 +140,24 @@ def _answers(differences: list[_Difference]) -> list[tuple[str, list[str], list[
                 likelier, probability = own.b, 1.0 - probability
             still_open.append(f"{difference.label} ({likelier} greater with probability {probability:.2f})")
     return [(f"{a} and {b}", settled, still_open) for (a, b), (settled, still_open) in pairs.items()]
+
+
+def _matrix(comparison: "Comparison", quantity: str) -> list[tuple[str, list[str]]]:
+    """Return, for each architecture, how it compares with every other in a quantity; empty where none is compared."""
+    cells: dict[tuple[str, str], str] = {}
+    for own in comparison.contrasts:
+        if own.quantity != quantity:
+            continue
+        for a, b, side, probability in (
+            (own.a, own.b, "a greater", own.probability_greater),
+            (own.b, own.a, "b greater", 1.0 - own.probability_greater),
+        ):
+            if own.verdict in ("equivalent", "open"):
+                cells[a, b] = own.verdict if own.verdict == "equivalent" else f"open ({probability:.2f})"
+            else:
+                cells[a, b] = "greater" if own.verdict == side else "less"
+    names = list(comparison.runs)
+    return [(a, [cells.get((a, b), "–") for b in names]) for a in names] if cells else []
 
 
 def _picture(comparison: "Comparison") -> Image:

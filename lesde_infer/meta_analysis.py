@@ -31,7 +31,8 @@ from scipy.stats import t as student_t
 
 from lesde_infer.run_summary import WeightedDraws
 
-Route = Literal["two-stage", "joint"]
+Route = Literal["two-stage", "joint", "quick"]
+"""How runs are put together; ``quick`` is two-stage, from estimates in the place of posteriors."""
 Scale = Literal["asinh", "log", "linear"]
 
 MEAN_SPREAD = 10.0  # prior sd of μ around the mean of all runs

@@ -174,14 +174,19 @@ class LossCurve:
     @classmethod
     def of(cls, fit: "Fit", recording: Recording | None) -> "LossCurve | None":
         """Return the loss at the records that were fitted; None where it was not recorded, or is not finite."""
-        if recording is None or "loss" not in recording.scalars:
+        return None if recording is None else cls.recorded(recording, fit.times)
+
+    @classmethod
+    def recorded(cls, recording: Recording, times: Float[np.ndarray, " record"]) -> "LossCurve | None":
+        """Return the loss at the records whose times are given; None where it was not recorded, or is not finite."""
+        if "loss" not in recording.scalars:
             return None
-        loss = np.asarray(recording.scalars["loss"], dtype=np.float64)[: len(fit.steps)]
+        loss = np.asarray(recording.scalars["loss"], dtype=np.float64)[: len(times)]
         if not np.isfinite(loss).all():
             return None
         half = SMOOTHED // 2
         smooth = np.array([np.median(loss[max(i - half, 0) : i + half + 1]) for i in range(len(loss))])
-        return cls(fit.times, smooth)
+        return cls(times, smooth)
 
     def time_of(self, level: float) -> float | None:
         """Return the time at which the loss first is at a level or below; None where it never is."""
@@ -203,8 +208,15 @@ def matched_loss(losses: Sequence[LossCurve | None]) -> float | None:
 
 def _observed(fit: "Fit", recording: Recording, untold: dict[str, str]) -> dict[str, float]:
     labels = recording.labels if fit.settings.group == "labels" else recording.given_labels
-    reader = _Reader(recording, fit.settings.layer, labels)
-    records = np.flatnonzero(recording.steps <= fit.steps[-1])
+    return observed_quantities(recording, fit.settings.layer, labels, int(fit.steps[-1]), untold)
+
+
+def observed_quantities(
+    recording: Recording, layer: str, labels: Int[np.ndarray, " sample"], until: int, untold: dict[str, str]
+) -> dict[str, float]:
+    """Return the step of separation and collapse at a step; why something is not defined is added to ``untold``."""
+    reader = _Reader(recording, layer, labels)
+    records = np.flatnonzero(recording.steps <= until)
     found = {}
     last = reader.at(int(records[-1]))
     for name, measure in (("nc1", nc1), ("within_between_ratio", within_between_ratio)):

@@ -11,7 +11,7 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.writer_state import WriterState
 from lesde_infer.observed import observe
-from lesde_infer.running_gamma import GammaNow, RunningGamma
+from lesde_infer.running_gamma import QuickRate, RunningGamma
 from lesde_infer.snapshots import present_samples, read_record
 
 SHOWN_LOSSES = 48  # points of the loss curve
@@ -34,7 +34,7 @@ class Moment:
         The probe's loss over the run, thinned; empty if it is not recorded.
     metrics : dict of float
         Separability and collapse of the layer at the last record; NaN where not defined.
-    gamma_now : GammaNow or None
+    gamma_now : QuickRate or None
         Quick estimate of γ (`lesde_infer.running_gamma`); None where there is none yet.
     """
 
@@ -44,7 +44,7 @@ class Moment:
     layer: str
     loss: list[float]
     metrics: dict[str, float]
-    gamma_now: GammaNow | None = None
+    gamma_now: QuickRate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lesde_infer.comparison import Comparison
     from lesde_infer.fleet_run import FleetRun
 
-Route = Literal["two-stage", "joint"]
+Route = Literal["two-stage", "joint", "quick"]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,11 @@ def compare(
         typer.Option(help="Loss (nats) at which γ is compared; by default one that all runs pass."),
     ] = None,
     route: Annotated[
-        Route, typer.Option(help="Runs put together from means and errors, or from all draws by NUTS.")
+        Route,
+        typer.Option(
+            help="Runs put together from means and errors of fits, from all draws by NUTS, or from quick estimates, "
+            "for which nothing is fitted."
+        ),
     ] = "two-stage",
     allow_different_data: Annotated[
         bool, typer.Option("--allow-different-data", help="Compare in spite of other probe sets or label noise.")
@@ -116,7 +120,12 @@ def compare(
         "drive": drive,
         "parts": "all" if others else "rates",
     }
-    recordings = [path for path in inputs if path.suffix != ".nc"]
+    if route == "quick":
+        chosen = (impact, elasticity, curve, group, until, time, drive, out_dir, rivals)
+        if chosen != ("R", "homogeneous", "gp", "labels", None, "recorded", "auto", None, None):
+            raise InputError("--route quick fits nothing and takes no option of fits but --layer; leave out the others")
+        options = {"layer": layer}
+    recordings = [path for path in inputs if path.suffix != ".nc" and route != "quick"]
     with progress_bars() as show, _folder(out_dir) as folder:
         fits: dict[tuple[Path, str], FleetRun] = {}
         for of_impact in dict.fromkeys([impact, *others]) if recordings else []:
@@ -138,8 +147,11 @@ def compare(
             allow_different_data=allow_different_data,
             seed=seed,
             rivals=others,
-            fit_run=lambda path, of_impact: fits[path, of_impact].load(),
-            impact=impact,
+            **(
+                options
+                if route == "quick"
+                else {"fit_run": lambda path, of_impact: fits[path, of_impact].load(), "impact": impact}
+            ),
         )
     for remark in result.remarks:
         note(remark)
