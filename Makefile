@@ -64,7 +64,7 @@ paper: install
 
 # Architectures compared: an hour and more on two cores; what was done is not done again.
 study: install
-	$(BIN)/python examples/compare_architectures.py
+	$(BIN)/python examples/compare_architectures.py --fresh
 
 clean:
 	rm -rf $(VENV) $(PEERS) demo-results

@@ -2,8 +2,9 @@
 
 Trains networks on scikit-learn's digits (or another built-in data set), records logits in bursts that follow how fast
 classes move, fits the LE-SDE to each run, and compares them by `lesde_infer.compare`: γ at equal loss, at half and at
-the end of training, its tail index, the step of separation and neural collapse. With ``--fresh`` everything is done
-again with other seeds, to see whether orderings that were settled come out again.
+the end of training, its tail index, the step of separation and neural collapse. Beside that stands what quick estimates
+say of the same runs, for which nothing is fitted, and with ``--fresh`` of as many others, to see whether orderings that
+were settled come out again.
 
 Two controls tell whether the answers can be believed. The linear model: what moves its logits is the Gram matrix of its
 inputs, which no training changes, so that α/β, elasticity relative to what all classes share, may change only as
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=DATASETS, default="digits")
     parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each architecture")
-    parser.add_argument("--fresh", action="store_true", help="repeat it with as many other seeds")
+    parser.add_argument("--fresh", action="store_true", help="record as many other seeds, and see what they say")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--work", type=Path, default=HERE / "work" / "architectures")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -61,24 +62,25 @@ def main() -> None:
     ]
     controls = [control(seed, quick=quick) for seed in studies[0]]
     arguments.work.mkdir(parents=True, exist_ok=True)
-    carry_out_all(carry_out, [run for runs in (controls, *trained) for run in runs], arguments.work, arguments.jobs)
+    carry_out_all(carry_out, [*controls, *trained[0]], arguments.work, arguments.jobs)
+    for runs in trained[1:]:
+        carry_out_all(record_run, runs, arguments.work, arguments.jobs)
     import lesde_infer as li
     from lesde_infer.plots_comparison import plot_comparison
 
-    comparisons = [
-        li.compare(
-            {
-                name: [arguments.work / f"{run.name}.h5" for run in runs if run.architecture == name]
-                for name in architectures
-            },
-            fit_run=lambda path, _: li.load(path.with_suffix(".nc")),
-        )
+    recordings = [
+        {
+            name: [arguments.work / f"{run.name}.h5" for run in runs if run.architecture == name]
+            for name in architectures
+        }
         for runs in trained
     ]
+    by_fits = li.compare(recordings[0], fit_run=lambda path, _: li.load(path.with_suffix(".nc")))
+    quick = [li.compare(files, route="quick") for files in recordings]
     arguments.results.mkdir(parents=True, exist_ok=True)
     target = arguments.results / f"architectures-{arguments.dataset}.md"
-    target.write_text(page(trained[0], controls, comparisons, arguments.work))
-    plot_comparison(comparisons[0]).savefig(target.with_suffix(".png"), dpi=120)
+    target.write_text(page(trained[0], controls, by_fits, quick, arguments.work))
+    plot_comparison(by_fits).savefig(target.with_suffix(".png"), dpi=120)
     print(f"results: {target}")
 
 

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from study_runs import BATCH, STEPS, Run
+from study_runs import BATCH, Run
 
 if TYPE_CHECKING:
-    from lesde_infer import Comparison
+    from lesde_infer import Comparison, Fit
+    from lesde_infer.contrasts import Contrast
 
 QUANTITIES = ("gamma_at_loss", "gamma_end", "tail_index", "separation_step", "nc1")
 
 
-def page(runs: Sequence[Run], controls: Sequence[Run], comparisons: "Sequence[Comparison]", work: Path) -> str:
-    """Return the results as Markdown; of the comparisons the second, if any, is of fresh seeds."""
-    first = comparisons[0]
+def page(
+    runs: Sequence[Run], controls: Sequence[Run], by_fits: "Comparison", quick: "Sequence[Comparison]", work: Path
+) -> str:
+    """Return the results as Markdown; of the quick comparisons the second, if any, is of fresh seeds."""
     dataset, short = runs[0].dataset, runs[0].quick
     note = "**A check that everything works: these numbers mean nothing.**" if short else "Made by `make study`."
     lines = [
@@ -23,20 +25,20 @@ def page(runs: Sequence[Run], controls: Sequence[Run], comparisons: "Sequence[Co
         "",
         note,
         "",
-        f"{len(runs)} runs of {STEPS} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %); sd: "
+        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %); sd: "
         "from run to run, on the scale of differences.",
         "",
-        *_means(first),
+        *_means(by_fits),
         "",
         *_kernels(runs, work),
         "",
-        *_settled(comparisons),
+        *_settled(by_fits, quick),
         "",
         *_random_labels(controls, work),
         "",
         *_layers(runs, work),
         "",
-        *(f"- {remark}" for remark in first.remarks),
+        *(f"- {remark}" for remark in by_fits.remarks),
         "",
         f"![Every run, and means over runs](architectures-{dataset}.png)",
     ]
@@ -68,63 +70,95 @@ def _kernels(runs: Sequence[Run], work: Path) -> list[str]:
     from lesde_infer.meta_analysis import two_stage
 
     lines = [
-        "How elasticity relative to what all classes share changes, from the first tenth of the records to the last:",
+        "How elasticity relative to what all classes share changes, from the first tenth of the records to the last, in "
+        "runs that tell α and β at both ends to be positive:",
         "",
-        "| architecture | α/β, first tenth | last tenth | change (90 %) | P(it rises) |",
-        "|---|---|---|---|---|",
+        "| architecture | runs that tell | α/β, first tenth | last tenth | change (90 %) | P(it rises) |",
+        "|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(run.architecture for run in runs):
         ends, changes = [], []
         for run in runs:
-            fit = li.load(work / f"{run.name}.nc")
-            if run.architecture != name or not fit.diagnostics().converged:
-                continue
-            posterior = fit.posterior.to_dataset()
-            tenth = max(posterior.sizes["time"] // 10, 1)
-            log_ratios = [
-                np.log(
-                    np.maximum(posterior["alpha"].isel(time=end).mean("time").to_numpy().ravel(), 1e-300)
-                    / np.maximum(posterior["beta"].isel(time=end).mean("time").to_numpy().ravel(), 1e-300)
-                )
-                for end in (slice(0, tenth), slice(-tenth, None))
-            ]
-            ends.append(np.exp([np.median(ratio) for ratio in log_ratios]))
-            changes.append((np.mean(log_ratios[1] - log_ratios[0]), np.std(log_ratios[1] - log_ratios[0])))
+            fit = li.load(work / f"{run.name}.nc") if run.architecture == name else None
+            log_ratios = None if fit is None or not fit.diagnostics().converged else _log_ratios(fit)
+            if log_ratios is not None:
+                change = log_ratios[1] - log_ratios[0]
+                ends.append(np.exp(np.median(log_ratios, axis=1)))
+                changes.append((np.mean(change), np.std(change)))
         if not ends:
+            lines.append(f"| {name} | 0 | – | – | – | – |")
             continue
         start, stop = np.median(ends, axis=0)
         values, errors = np.transpose(changes)
         factor = np.exp(two_stage(values, errors, 0.0, 0).mean)
         low, median, high = np.quantile(factor, [0.05, 0.5, 0.95])
         lines.append(
-            f"| {name} | {start:.2f} | {stop:.2f} | × {median:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {name} | {len(ends)} | {start:.2f} | {stop:.2f} | × {median:.2f} ({low:.2f} to {high:.2f}) "
             f"| {np.mean(factor > 1):.2f} |"
         )
     return lines
 
 
-def _settled(comparisons: "Sequence[Comparison]") -> list[str]:
-    """Return the differences that are settled, and what fresh seeds say of them."""
-    contrasts = comparisons[0].contrasts
-    settled = [contrast for contrast in contrasts if contrast.verdict != "open"]
-    fresh = {(own.a, own.b, own.quantity): own for comparison in comparisons[1:] for own in comparison.contrasts}
+def _log_ratios(fit: "Fit") -> np.ndarray | None:
+    """Return draws of log α/β in the first and in the last tenth; None where α or β may be negative there."""
+    posterior = fit.posterior.to_dataset()
+    tenth = max(posterior.sizes["time"] // 10, 1)
+    found = []
+    for end in (slice(0, tenth), slice(-tenth, None)):
+        alpha, beta = (posterior[name].isel(time=end).mean("time").to_numpy().ravel() for name in ("alpha", "beta"))
+        if min(np.quantile(alpha, 0.05), np.quantile(beta, 0.05)) <= 0.0:
+            return None
+        found.append(np.log(np.maximum(alpha, 1e-300)) - np.log(np.maximum(beta, 1e-300)))
+    return np.array(found)
+
+
+def _settled(by_fits: "Comparison", quick: "Sequence[Comparison]") -> list[str]:
+    """Return the differences that fits settle, and what quick estimates of the same runs and of fresh ones say."""
+    settled = [contrast for contrast in by_fits.contrasts if contrast.verdict != "open"]
+    headings = ["quick, same runs", "quick, fresh seeds"][: len(quick)]
+    others = [{(own.a, own.b, own.quantity): own for own in comparison.contrasts} for comparison in quick]
     lines = [
-        f"Of {len(contrasts)} differences {len(settled)} are settled:",
+        f"Of {len(by_fits.contrasts)} differences {len(settled)} are settled by fits:",
         "",
-        "| a − b | quantity | difference (90 %) | verdict | with fresh seeds |",
-        "|---|---|---|---|---|",
+        f"| a − b | quantity | difference (90 %) | verdict | {' | '.join(headings)} |",
+        f"|---|---|---|---|{'---|' * len(headings)}",
     ]
     for found in settled:
-        again = fresh.get((found.a, found.b, found.quantity))
-        says = "–" if again is None else f"{again.mean:.2f} ({again.q05:.2f} to {again.q95:.2f}), {_words(again)}"
+        cells = [_cell_of(other.get((found.a, found.b, found.quantity))) for other in others]
         lines.append(
             f"| {found.a} − {found.b} | {found.quantity} | {found.mean:.2f} ({found.q05:.2f} to {found.q95:.2f}) | "
-            f"{_words(found)} | {says} |"
+            f"{_words(found)} | {' | '.join(cells)} |"
         )
-    return lines
+    return [*lines, "", *_repeated(quick)]
 
 
-def _words(contrast: Any) -> str:
+def _repeated(quick: "Sequence[Comparison]") -> list[str]:
+    """Return how often fresh seeds repeat what quick estimates had settled."""
+    if len(quick) < 2:
+        return []
+    fresh = {(own.a, own.b, own.quantity): own for own in quick[1].contrasts}
+    ordered = [own for own in quick[0].contrasts if own.verdict in ("a greater", "b greater")]
+    told = [(own, fresh[_key(own)]) for own in ordered if _key(own) in fresh]
+    same = sum(again.verdict == own.verdict for own, again in told)
+    side = sum((again.probability_greater > 0.5) == (own.verdict == "a greater") for own, again in told)
+    return [
+        f"Quick estimates order {len(ordered)} differences of the same runs. Of {len(told)} of these that fresh seeds "
+        f"tell as well, {same} are settled alike, and {side} lie on the same side.",
+    ]
+
+
+def _key(contrast: "Contrast") -> tuple[str, str, str]:
+    return contrast.a, contrast.b, contrast.quantity
+
+
+def _cell_of(contrast: "Contrast | None") -> str:
+    """Write a difference and its verdict, or a dash."""
+    if contrast is None:
+        return "–"
+    return f"{contrast.mean:.2f} ({contrast.q05:.2f} to {contrast.q95:.2f}), {_words(contrast)}"
+
+
+def _words(contrast: "Contrast") -> str:
     """Write a verdict with the names of the architectures."""
     return {"a greater": f"{contrast.a} greater", "b greater": f"{contrast.b} greater"}.get(
         contrast.verdict, contrast.verdict
@@ -174,8 +208,8 @@ def _layers(runs: Sequence[Run], work: Path) -> list[str]:
                 with Recording(work / f"{run.name}-layers.h5") as recording:
                     last = {layer: recording.features(layer)[recording.n_records - 1] for layer in recording.layers}
                     found.append(layer_separation(last, recording.labels))
-        ratio, correlation = np.nanmedian([[own.decay_ratio, own.correlation] for own in found], axis=0)
         n_layers = len(found[0].layers)
-        if n_layers > 1:
+        if n_layers > 2:
+            ratio, correlation = np.nanmedian([[own.decay_ratio, own.correlation] for own in found], axis=0)
             lines.append(f"| {name} | {n_layers} | {ratio:.2f} | {correlation:.2f} |")
     return lines

@@ -41,6 +41,11 @@ class Run:
         return f"{'quick-' if self.quick else ''}{self.dataset}-{self.architecture}-seed{self.seed}"
 
     @property
+    def steps(self) -> int:
+        """How long it is trained."""
+        return 200 if self.quick else STEPS
+
+    @property
     def is_control(self) -> bool:
         """Whether labels are drawn at random."""
         return self.dataset == "isotropic"
@@ -72,7 +77,6 @@ def record_run(run: Run, folder: Path) -> Path:
     target, layers_target = folder / f"{run.name}.h5", folder / f"{run.name}-layers.h5"
     if target.exists() and layers_target.exists():
         return target
-    steps = 200 if run.quick else STEPS
     inputs, labels, probe_inputs, probe_labels = samples(run)
     n_classes = int(labels.max()) + 1
     model = build_architecture(run.architecture, inputs.shape[1:], n_classes, run.seed)  # type: ignore[arg-type]
@@ -84,7 +88,7 @@ def record_run(run: Run, folder: Path) -> Path:
     schedule = AdaptiveSchedule(TARGET, LEAST, MOST, 2, max_records=40 if run.quick else MOST_RECORDS)
     unfinished, unfinished_layers = folder / f"unfinished-{run.name}.h5", folder / f"unfinished-{run.name}-layers.h5"
     torch.set_num_threads(1)
-    kept = {"planned_steps": steps, "force": True, "on_error": "raise"}
+    kept = {"planned_steps": run.steps, "force": True, "on_error": "raise"}
     told = {"architecture": run.architecture, "dataset": run.dataset, "seed": run.seed}
     with (
         FeatureRecorder(
@@ -96,10 +100,12 @@ def record_run(run: Run, folder: Path) -> Path:
             provenance=told,
             **kept,
         ) as recorder,
-        FeatureRecorder(unfinished_layers, model, probe, parts, every=steps, burst=1, provenance=told, **kept) as ends,
+        FeatureRecorder(
+            unfinished_layers, model, probe, parts, every=run.steps, burst=1, provenance=told, **kept
+        ) as ends,
     ):
         batches = np.empty(0, dtype=np.int64)
-        for _ in range(steps):
+        for _ in range(run.steps):
             if len(batches) < BATCH:
                 batches = np.concatenate([batches, order.permutation(len(labels))])
             batch, batches = torch.as_tensor(batches[:BATCH]), batches[BATCH:]

@@ -86,14 +86,16 @@ def test_the_phase_transition_refuses_what_is_no_share():
 @pytest.mark.slow
 def test_architectures_are_compared_and_nothing_is_made_twice(tmp_path):
     folders = ["--work", tmp_path / "work", "--results", tmp_path / "results"]
-    done = run("compare_architectures.py", "--short", "--jobs", 1, *folders)
+    done = run("compare_architectures.py", "--short", "--fresh", "--jobs", 1, *folders)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "results" / "architectures-digits.md").read_text()
     assert "these numbers mean nothing" in page
-    assert len([line for line in page.splitlines() if line.startswith(("| linear |", "| mlp |"))]) == 2
+    assert page.count("\n| linear | ") == 2  # means, and how α/β changes
+    assert page.count("\n| mlp | ") == 3  # and layers, of which the linear model has one
+    assert page.count("\n| seed ") == 2  # of the control
     assert (tmp_path / "results" / "architectures-digits.png").stat().st_size > 10_000
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    assert run("compare_architectures.py", "--short", "--jobs", 1, *folders).returncode == 0
+    assert run("compare_architectures.py", "--short", "--fresh", "--jobs", 1, *folders).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == made
     assert "two or more" in run("compare_architectures.py", "--architectures", "mlp").stderr
 
