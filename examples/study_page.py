@@ -25,8 +25,8 @@ def page(
         "",
         note,
         "",
-        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %); sd: "
-        "from run to run, on the scale of differences.",
+        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %), "
+        "and sd from run to run, on the scale of differences.",
         "",
         *_means(by_fits),
         "",
@@ -70,8 +70,8 @@ def _kernels(runs: Sequence[Run], work: Path) -> list[str]:
     from lesde_infer.meta_analysis import two_stage
 
     lines = [
-        "How elasticity relative to what all classes share changes, from the first tenth of the records to the last, in "
-        "runs that tell α and β at both ends to be positive:",
+        "How elasticity relative to what all classes share changes, from the first tenth of the records to the last, "
+        "in runs that tell α and β at both ends to be positive:",
         "",
         "| architecture | runs that tell | α/β, first tenth | last tenth | change (90 %) | P(it rises) |",
         "|---|---|---|---|---|---|",
