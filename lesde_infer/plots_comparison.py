@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import AsinhLocator
+from matplotlib.ticker import AsinhLocator, FuncFormatter, LogLocator
 
 from lesde_infer.meta_analysis import moments
 from lesde_infer.plots import OKABE_ITO
@@ -24,7 +24,14 @@ LABELS = {
     "within_between_ratio": "within/between at the end",
 }
 """Quantities of `lesde_infer.run_summary`, in words."""
+PER_TIME = "per unit of time of the recordings"
+UNITS = {
+    **dict.fromkeys(("gamma_end", "gamma_at_half", "gamma_at_loss"), PER_TIME),
+    "separation_step": "optimizer steps",
+}
+"""Units of quantities that have one."""
 MOST_TICKS = 5
+FEW_DECADES = 2.0  # over which a logarithmic axis has numbers between powers of ten
 RUN_SPREAD = 0.3  # of the height of a row, over which its runs are spread
 
 
@@ -44,7 +51,7 @@ def plot_comparison(comparison: "Comparison") -> Figure:
     n_columns = min(2, len(names))
     n_rows = -(-len(names) // n_columns)
     architectures = list(comparison.runs)
-    height = 0.7 + 0.32 * len(architectures)
+    height = 0.9 + 0.32 * len(architectures)
     figure = Figure(figsize=(4.6 * n_columns, height * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     for axes, name in zip(panels.flat, names, strict=False):
@@ -74,8 +81,15 @@ def _draw_quantity(axes: Axes, comparison: "Comparison", name: str) -> None:
     all_positive = axes.dataLim.x0 > 0
     if quantity.scale == "log" or (quantity.scale == "asinh" and all_positive):
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        if np.log10(high / low) < FEW_DECADES:
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.xaxis.set_major_formatter(plain)
+            axes.xaxis.set_minor_formatter(plain)
     elif quantity.scale == "asinh":
         axes.set_xscale("asinh", linear_width=quantity.reference)
         axes.xaxis.set_major_locator(AsinhLocator(quantity.reference, numticks=MOST_TICKS))
         axes.axvline(0.0, color="#888888", linewidth=0.7, linestyle=":")
     axes.set_title(LABELS[name], fontsize="medium")
+    axes.set_xlabel(UNITS.get(name, "no unit"), fontsize="small")
