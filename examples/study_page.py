@@ -25,8 +25,8 @@ def page(
         "",
         note,
         "",
-        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits. Means over runs (90 %) "
-        "and sd from run to run, on the scale of differences.",
+        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits.",
+        "Means over runs (90 %) and sd from run to run, on the scale of differences.",
         "",
         *_means(by_fits),
         "",
