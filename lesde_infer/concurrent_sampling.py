@@ -33,11 +33,12 @@ class ConcurrentSampler:
 
     def __init__(self, submodels: Sequence[Submodel], *, seed: int, n_chains: int) -> None:
         make_room()
-        key = jax.random.key(seed)
+        # By name, so that the draws of a submodel do not depend on which others there are.
+        names = ["+".join(submodel.strata) for submodel in submodels]
+        keys = [jax.random.fold_in(jax.random.key(seed), crc32(name.encode())) for name in names]
         self._samplers = [
-            # By name, so that the draws of a submodel do not depend on which others there are.
-            SubmodelSampler(submodel, jax.random.fold_in(key, crc32("+".join(submodel.strata).encode())), n_chains)
-            for submodel in submodels
+            SubmodelSampler(submodel, jax.random.fold_in(key, names[:place].count(names[place])), n_chains)
+            for place, (submodel, key) in enumerate(zip(submodels, keys, strict=True))
         ]
 
     def run_until(self, n_draws: int | Sequence[int], progress: FitProgress | None = None) -> None:

@@ -474,6 +474,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         curve="power",
         group="given_labels",
         within="isotropic",
+        parts="all",
         until=150,
         class_frequencies=[0.5, 0.3, 0.2],
         time="learning_rate",

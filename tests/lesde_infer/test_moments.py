@@ -470,7 +470,7 @@ class TestCommand:
             ["probability_gamma_positive", "probability_separable", "r_hat_max", "ess_bulk_min", "ess_tail_min"], 1.0
         )
         summary = {
-            **numbers, "converged": True, "impact": "R", "divergences": 0, "wall_seconds": 1.0, "flags": [],
+            **numbers, "converged": True, "impact": "R", "parts": "all", "divergences": 0, "wall_seconds": 1.0, "flags": [],
             "tail_index": interval, "paper_tail_index": interval, "curves": {"step": [1.0], "gamma": curve},
             "elpd": {"total": {"elpd": 1.0, "se": 1.0, "p_loo": 1.0, "pareto_k_bad_share": 0.0}},
             "elpd_warnings": [], "prior_sensitivity": {},

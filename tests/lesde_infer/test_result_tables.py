@@ -81,9 +81,12 @@ def test_latex_compiles(result, tmp_path):
 def test_the_command_writes_both(tmp_path, capsys):
     arguments = []
     for name, gamma in (("flat", 0.02), ("steep", 0.2)):
-        fit = made_up_fit(gamma)
-        fit.data.attrs.update(format="lesde-fit", version=1)
-        arguments.append(f"{name}={fit.save(tmp_path / f'{name}.nc')}")
+        files = []
+        for seed in range(2):
+            fit = made_up_fit(gamma, seed=seed)
+            fit.data.attrs.update(format="lesde-fit", version=1)
+            files.append(str(fit.save(tmp_path / f"{name}-{seed}.nc")))
+        arguments.append(f"{name}={','.join(files)}")
     table, latex = tmp_path / "t.csv", tmp_path / "t.tex"
     assert main(["compare", *arguments, "--csv", str(table), "--latex", str(latex)]) == 0
     with table.open() as file:
