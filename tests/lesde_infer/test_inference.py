@@ -65,7 +65,7 @@ def by_parts(tmp_path_factory):
 
 
 def test_true_rates_of_parts_lie_in_their_intervals(by_parts):
-    """One truth of the five lies at the 0.5 % quantile of its posterior: as likely as not, draws alone decide at 99 %."""
+    """One of the five truths is the 0.5 % quantile of its posterior, so that at 99 % the draws alone would decide."""
     posterior = by_parts[0].posterior
     for name, truth in {**PARTS, "pull": PULL}.items():
         low, high = np.quantile(posterior[name].isel(time=0), [0.001, 0.999])
