@@ -471,7 +471,8 @@ class TestCommand:
         )
         summary = {
             **numbers, "converged": True, "impact": "R", "parts": "all", "divergences": 0, "flags": [],
-            "wall_seconds": 1.0, "tail_index": interval, "paper_tail_index": interval, "curves": {"step": [1.0], "gamma": curve},
+            "wall_seconds": 1.0, "tail_index": interval, "paper_tail_index": interval,
+            "curves": {"step": [1.0], "gamma": curve},
             "elpd": {"total": {"elpd": 1.0, "se": 1.0, "p_loo": 1.0, "pareto_k_bad_share": 0.0}},
             "elpd_warnings": [], "prior_sensitivity": {},
             "time_unit": "steps", "drive": "instantaneous", "class_frequencies": [1 / 3] * 3,
