@@ -116,7 +116,7 @@ def unwhiten(
 
         z = G p + e,      v = Gᵀz,      log |dw/de| = Σ log S − Σ log F.
 
-    Its derivatives are written out, since they take no further factorisation, and half of all the time of a gradient
+    Its derivatives are written out, since they take no further factorisation, and up to half the time of a gradient
     went into what automatic differentiation makes of this. Let v̄ be the derivative by v, l̄ that by log |dw/de|, and
     z̄ = G v̄. From v = Gᵀz and z = Gp + e, that by G is z v̄ᵀ + z̄ pᵀ, and through G = F⁻¹ and A = F Fᵀ (Murray 2016,
     arXiv 1602.07527) that by A is the symmetric part of
