@@ -64,10 +64,10 @@ Returned = TypeVar("Returned")
 
 
 def jit_briefly_used(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Compile a function that is called some hundred times at most, and whose compilation would outlast its calls.
+    """Compile a function that is called a few times, and whose compilation would outlast its calls.
 
-    Without optimisation and fused loops programs take a fifth of the time to compile (5 s in place of 26 for all that
-    a submodel takes but its sampler), and four times as long to run.
+    Without optimisation and fused loops programs take a fifth of the time to compile (3 s in place of 14 for what
+    starts the chains of a submodel), and four times as long to run.
     """
     quickly = {"xla_backend_optimization_level": 0}
     if jax.default_backend() == "cpu":

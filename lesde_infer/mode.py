@@ -59,7 +59,7 @@ def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array
             volume -= _log_determinant(point.information, factor_of(prior) * prior.scale)
         return whitened_potential(variant, position, data, points) + 0.5 * volume
 
-    return jit_briefly_used(jax.value_and_grad(evaluate))
+    return jax.jit(jax.value_and_grad(evaluate))
 
 
 def _priors(variant: Variant, points: Points, values: Position, data: Any) -> dict[str, dist.Normal]:

@@ -152,7 +152,7 @@ def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Any, Array, Arr
         found = jax.lax.map(lambda position: one(position, data, points), flat, batch_size=DRAWS_AT_ONCE)
         return jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), found)
 
-    return jit_briefly_used(all_draws)
+    return jax.jit(all_draws)
 
 
 class Chains:
