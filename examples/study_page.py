@@ -1,5 +1,6 @@
 """The study of architectures as a page: means over runs, what is settled, controls, and layers."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def page(
         "",
         *_layers(runs, work),
         "",
-        *(f"- {remark}" for remark in by_fits.remarks),
+        *(f"- {remark.replace(f'{work}{os.sep}', '')}" for remark in by_fits.remarks),
         "",
         f"![Every run, and means over runs](architectures-{dataset}.png)",
     ]
