@@ -2,12 +2,12 @@
 
 Of each run γ at the end, at half, at equal loss and its integral are estimated from the inner products of its intervals
 (`lesde_infer.running_gamma`), with standard errors, and put together over runs as fits are (`lesde_infer.comparison`).
-It says less than fits do, and must not have the last word: there is no tail index, noise is not learned but met by standard errors, one window of a run
-knows nothing of the others, and where residuals do not tell classes apart nothing flags it. Where γ is lost in the noise
-of single steps it may even be wrong with confidence: of five runs of a batch-normalised CNN on digits, where fits give 6
-to 12, estimates were −50, −69, −47, 14 and −61, with standard deviations of 39 to 78, and together called negative.
-tests/lesde_infer/test_quick_comparison.py holds it against simulated runs whose γ is known; benchmarks/comparison.py
-measures how often it calls equal architectures different.
+It says less than fits do, and must not have the last word: there is no tail index, noise is not learned but met by
+standard errors, one window of a run knows nothing of the others, and where residuals do not tell classes apart nothing
+flags it. Where γ is lost in the noise of single steps it may even be wrong with confidence: of five runs of a
+batch-normalised CNN on digits, where fits give 6 to 12, estimates were −50, −69, −47, 14 and −61, with standard errors
+of 34 to 68, and together called negative. tests/lesde_infer/test_quick_comparison.py holds it against simulated runs
+whose γ is known.
 """
 
 import os
