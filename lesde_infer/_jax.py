@@ -11,6 +11,7 @@ JAX by the user stays in force; where the folder cannot be written, programs are
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
@@ -69,10 +70,21 @@ def jit_briefly_used(function: Callable[Arguments, Returned]) -> Callable[Argume
     Without optimisation and fused loops programs take a fifth of the time to compile (3 s in place of 14 for what
     starts the chains of a submodel), and four times as long to run.
     """
-    quickly = {"xla_backend_optimization_level": 0}
-    if jax.default_backend() == "cpu":
-        quickly["xla_cpu_use_fusion_emitters"] = False
-    return cast("Callable[Arguments, Returned]", jax.jit(function, compiler_options=quickly))
+    return cast("Callable[Arguments, Returned]", jax.jit(function, compiler_options=_known_options()))
+
+
+QUICKLY: dict[str, int | bool] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Options of XLA, which change from version to version."""
+
+
+@lru_cache(maxsize=1)
+def _known_options() -> dict[str, int | bool] | None:
+    """Return the options for quick compilation, or none where this version of XLA does not know them."""
+    try:
+        jax.jit(lambda x: x + 1.0, compiler_options=QUICKLY)(0.0)
+    except Exception:  # whatever it raises, compilation goes on without
+        return None
+    return QUICKLY
 
 
 __all__ = ["jax", "jit_briefly_used", "jnp", "make_room"]

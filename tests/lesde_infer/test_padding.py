@@ -7,6 +7,7 @@ import pytest
 from core_helpers import random_strata
 from numpyro.infer.util import log_density
 
+from lesde_infer import _jax
 from lesde_infer._jax import jax, jnp
 from lesde_infer.curves import n_weights
 from lesde_infer.model import Parameters, strata_model
@@ -65,3 +66,16 @@ def test_draws_lose_what_was_added_and_nothing_else():
     np.testing.assert_array_equal(kept.location, curves[..., :18])
     assert kept.degrees.shape == (2, 3, 1, 2)
     assert kept.interval_exponent.shape == (2, 3, 1)
+
+
+def test_programs_compile_where_options_for_that_are_unknown(monkeypatch):
+    monkeypatch.setattr(_jax, "QUICKLY", {"xla_no_such_option": 1})
+    _jax._known_options.cache_clear()
+    try:
+        assert float(_jax.jit_briefly_used(lambda x: 2.0 * x)(3.0)) == 6.0
+        assert _jax._known_options() is None
+    finally:
+        monkeypatch.undo()
+        _jax._known_options.cache_clear()
+    assert float(_jax.jit_briefly_used(lambda x: 2.0 * x)(3.0)) == 6.0
+    assert _jax._known_options() == _jax.QUICKLY
