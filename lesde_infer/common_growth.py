@@ -44,9 +44,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lesde_infer._jax import jnp
 from lesde_infer.deviations import CUT_OFF
-from lesde_infer.impacts import MAXIMAL_EXPONENT
 from lesde_infer.noise_dimension import length_kind
 from lesde_infer.noise_memory import Autocovariance, Memory, memory_coefficients
+from lesde_infer.phi import MAXIMAL_EXPONENT
 
 WINDOW = 33
 """Intervals of like length around an interval, that b and e are taken from."""

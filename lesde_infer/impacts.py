@@ -54,7 +54,6 @@ with λ = −1 for I (exact), and the softmax curvature for R (exponential Euler
 tests/lesde_infer/test_impacts.py checks them against numerical integration.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
 
@@ -62,17 +61,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jax, jnp
+from lesde_infer.phi import phi_1
 
 Rate = TypeVar("Rate", np.ndarray, Array)
 Impact = Literal["I", "L", "R"]
 Elasticity = Literal["homogeneous", "matrix"]
 IMPACTS: tuple[Impact, ...] = ("I", "L", "R")
 
-# Growth by e^50 over one interval explains nothing a record could hold; the clip keeps gradients finite.
-MAXIMAL_EXPONENT = 50.0
-SERIES_REACH = 0.5  # of the series of φ₁
-PHI_1_SERIES = tuple(1.0 / math.factorial(k + 1) for k in range(13, -1, -1))  # the next term is below 10⁻¹⁶
-SLOPE_SERIES = tuple((k + 1.0) / math.factorial(k + 2) for k in range(13, -1, -1))
 # Growth of class means over one interval, a hundredfold: beyond it they move in proportion to the rate. Rates being
 # exponential in u, the likelihood of I and L has cliffs without it, double exponential in u, and where an interval says
 # little of a rate trajectories run into them. (Six simulations of L/gp had 57 divergent transitions in 4,800 draws,
@@ -232,44 +227,6 @@ def with_less_feedback(directions: IntervalDirections, share: float) -> Interval
         shared_feedback=share * directions.shared_feedback,
         axis_feedback=share * directions.axis_feedback,
     )
-
-
-def phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:
-    """φ₁(z) = (e^z − 1)/z, with φ₁(0) = 1, smooth there; z is clipped from above at `MAXIMAL_EXPONENT`."""
-    return _phi_1(jnp.minimum(exponent, MAXIMAL_EXPONENT))
-
-
-@jax.custom_jvp
-def _phi_1(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return φ₁(z): up to `SERIES_REACH` by Σ zᵏ/(k + 1)!, and beyond by e^z − 1, which loses two bits at most there.
-
-    Both are computed on several numbers at a time, which ``expm1`` is not. The derivative is φ₁′ = ((z − 1) φ₁ + 1)/z,
-    or Σ (k + 1) zᵏ/(k + 2)!.
-    """
-    small = jnp.abs(z) < SERIES_REACH
-    near, far = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
-    return jnp.where(small, _series(PHI_1_SERIES, near), (jnp.exp(far) - 1.0) / far)
-
-
-def _slope_of_phi_1(
-    at: tuple[Float[Array, "..."]], direction: tuple[Float[Array, "..."]]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    (z,), (moved,) = at, direction
-    value = _phi_1(z)
-    small = jnp.abs(z) < SERIES_REACH
-    near, far = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
-    return value, jnp.where(small, _series(SLOPE_SERIES, near), ((far - 1.0) * value + 1.0) / far) * moved
-
-
-_phi_1.defjvp(_slope_of_phi_1)
-
-
-def _series(coefficients: tuple[float, ...], z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return a polynomial, whose coefficients are given from the highest power down."""
-    total = jnp.zeros_like(z)
-    for coefficient in coefficients:
-        total = coefficient + z * total
-    return total
 
 
 def growing_phi_1(exponent: Float[Array, "..."]) -> Float[Array, "..."]:

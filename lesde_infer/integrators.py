@@ -20,13 +20,12 @@ from jaxtyping import Array, Float, Int
 
 from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
-    MAXIMAL_EXPONENT,
     elasticity_from_rates,
     growing_phi_1,
-    phi_1,
     simplex_directions,
     spread_rate,
 )
+from lesde_infer.phi import MAXIMAL_EXPONENT, phi_1
 
 # Pull back to the start, relative to the squared size of the classifier's rows, below which that of a proximal
 # step is not let fall. It leaves a mean residual of about this size times the shift, and bounds the

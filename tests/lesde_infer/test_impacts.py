@@ -7,7 +7,6 @@ from scipy import integrate, special
 
 from lesde_infer._jax import jax, jnp
 from lesde_infer.impacts import (
-    MAXIMAL_EXPONENT,
     MAXIMAL_GROWTH,
     elasticity_from_rates,
     feedback_coefficients,
@@ -16,11 +15,11 @@ from lesde_infer.impacts import (
     isotropic_directions,
     logits_coefficients,
     logits_directions,
-    phi_1,
     residual_directions,
     simplex_directions,
     spread_rate,
 )
+from lesde_infer.phi import MAXIMAL_EXPONENT, phi_1
 from lesde_infer.snapshots import softmax
 
 LENGTH = 0.7
