@@ -30,6 +30,7 @@ from lesde_infer.impacts import Impact
 from lesde_infer.meta_analysis import GroupPosterior, Route, joint, moments, two_stage
 from lesde_infer.model_adequacy import Adequacy, judge_rivals
 from lesde_infer.plain_values import plain
+from lesde_infer.readable_runs import readable_runs
 from lesde_infer.run_summary import (
     GAMMAS,
     QUANTITIES,
@@ -177,6 +178,9 @@ def compare(
         raise InputError("give two architectures or more, as NAME=FILE,FILE…")
     if loss is not None and not (np.isfinite(loss) and loss > 0):
         raise InputError(f"loss is {loss}; give a positive number of nats")
+    for name, sources in architectures.items():
+        if not sources:
+            raise InputError(f"{name}: no runs; give one recording or more")
     if route == "quick":
         from lesde_infer.quick_comparison import compare_quickly
 
@@ -191,10 +195,10 @@ def compare(
     impact: Impact = fit_options.pop("impact", "R")
     fit_options.setdefault("parts", "all" if rivals else "rates")
     make = fit_run or (lambda path, of_impact: fit(path, impact=of_impact, seed=seed, **fit_options))
-    for name, sources in architectures.items():
-        if not sources:
-            raise InputError(f"{name}: no runs; give one recording or more")
-    fitted, left_out = _fit_all(architectures, lambda path: make(path, impact))
+    of_architectures, left_out = readable_runs(
+        architectures, lambda name, source: (name, *_converged(source, lambda path: make(path, impact)))
+    )
+    fitted = [run for own in of_architectures.values() for run in own]
     found = compare_fits(fitted, loss=loss, route=route, allow_different_data=allow_different_data, seed=seed)
     adequacy, remarks = judge_rivals(fitted, [rival for rival in rivals if rival != impact], make)
     return replace(found, adequacy=adequacy, remarks=[*left_out, *found.remarks, *remarks])
@@ -202,39 +206,6 @@ def compare(
 
 FittedRun = tuple[str, Path, Fit, Path | None]
 """Architecture, name, fit and, where it is at hand, recording of a run."""
-
-
-def _fit_all(
-    architectures: Mapping[str, Sequence[RunSource]], make: Callable[[Path], Fit]
-) -> tuple[list[FittedRun], list[str]]:
-    """Fit all runs, or read their fits; return them, and what is left out, and why.
-
-    Raises
-    ------
-    InputError, ConvergenceError
-        As of the first run that is left out, where fewer than two architectures have a run left.
-    """
-    from lesde_infer.inference import ConvergenceError
-
-    fitted: list[FittedRun] = []
-    left_out: list[str] = []
-    first: Exception | None = None
-    for name, sources in architectures.items():
-        for source in sources:
-            try:
-                path, fit, recording = _fit_of(source, make)
-                if not fit.diagnostics().converged:
-                    raise ConvergenceError(f"{path}: its fit did not converge; fit it anew")
-            except (InputError, ConvergenceError) as error:
-                left_out.append(f"{name}: a run is left out: {error}")
-                first = first or error
-            else:
-                fitted.append((name, path, fit, recording))
-    with_runs = {name for name, *_ in fitted}
-    if first is not None and len(with_runs) < 2:
-        raise first
-    left_out += [f"{name}: has no run left and is not compared" for name in architectures if name not in with_runs]
-    return fitted, left_out
 
 
 def _fit_of(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, Path | None]:
@@ -263,8 +234,6 @@ def compare_fits(
             losses.append(LossCurve.of(fit, recording))
     remarks = check_comparable(facts, allow_different_data=allow_different_data)
     level = matched_loss(losses) if loss is None else loss
-    if level is None:
-        remarks.append("γ is not compared at equal loss: the loss of a run is not known, or none that all pass")
     runs = dict[str, list[RunSummary]]()
     for (architecture, path, fit, source), own_loss in zip(fitted, losses, strict=True):
         at_loss = None if level is None or own_loss is None else own_loss.time_of(level)
@@ -278,6 +247,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare runs that are summarised, at a loss that is chosen."""
     remarks = [*remarks]
+    if level is None:
+        remarks.append("γ is not compared at equal loss: the loss of a run is not known, or none that all pass")
     remarks += [
         f"{run.name}: {name} is left out: {reason}"
         for own in runs.values()
@@ -310,6 +281,22 @@ def compare_runs(
         if len(own) < FEWEST_RUNS
     ]
     return Comparison(told, runs, posteriors, contrasts, level, remarks, route)
+
+
+def _converged(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, Path | None]:
+    """Return the same of a fit that converged.
+
+    Raises
+    ------
+    ConvergenceError
+        If it did not.
+    """
+    from lesde_infer.inference import ConvergenceError
+
+    path, fit, recording = _fit_of(source, make)
+    if not fit.diagnostics().converged:
+        raise ConvergenceError(f"{path}: its fit did not converge; fit it anew")
+    return path, fit, recording
 
 
 def _opened(source: Path | None) -> AbstractContextManager[Recording | None]:

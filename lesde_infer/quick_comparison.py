@@ -22,6 +22,7 @@ from data_tools.recording import Recording
 from lesde_infer.comparability import RunFacts, check_comparable
 from lesde_infer.comparison import Comparison, compare_runs
 from lesde_infer.fit_result import Fit
+from lesde_infer.readable_runs import readable_runs
 from lesde_infer.run_summary import LossCurve, RunSummary, WeightedDraws, matched_loss, observed_quantities
 from lesde_infer.running_gamma import WINDOW, QuickRate, RunningGamma
 from lesde_infer.time_axis import time_axis
@@ -46,25 +47,10 @@ def compare_quickly(
     InputError
         If something is no recording, or runs cannot be compared.
     """
-    read: dict[str, list[_Run]] = {}
-    left_out: list[str] = []
-    first: InputError | None = None
-    for name, sources in architectures.items():
-        for source in sources:
-            try:
-                read.setdefault(name, []).append(_Run.read(name, source, layer))
-            except InputError as error:
-                left_out.append(f"{name}: a run is left out: {error}")
-                first = first or error
-    read = {name: runs for name, runs in read.items() if runs}
-    if first is not None and len(read) < 2:
-        raise first
-    left_out += [f"{name}: has no run left and is not compared" for name in architectures if name not in read]
+    read, left_out = readable_runs(architectures, lambda name, source: _Run.read(name, source, layer))
     runs = [run for own in read.values() for run in own]
     remarks = check_comparable([run.facts for run in runs], allow_different_data=allow_different_data)
     level = matched_loss([run.loss for run in runs]) if loss is None else loss
-    if level is None:
-        remarks.append("γ is not compared at equal loss: the loss of a run is not known, or none that all pass")
     remarks.append(CAUTION)
     summaries = {name: [run.summary(level) for run in own] for name, own in read.items()}
     return compare_runs(summaries, level, [*left_out, *remarks], "quick", seed)

@@ -115,3 +115,5 @@ def test_what_gives_no_estimate_is_left_out_and_named(study, tmp_path):
         compare({"a": study["slow"], "b": [short]}, route="quick")
     with pytest.raises(InputError, match="takes no option of fits"):
         compare(study, route="quick", curve="gp")
+    with pytest.raises(InputError, match="b: no runs; give one recording or more"):
+        compare({"a": study["slow"], "b": []}, route="quick")
