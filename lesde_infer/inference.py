@@ -108,8 +108,8 @@ def fit(
         Time, in the unit of ``time``, up to which curves reach: they can then be continued beyond the last record
         fitted (`lesde_infer.forecasting`). The priors of Gaussian processes are stretched with them.
     parts : {"all", "rates"}
-        The whole model, or γ, α and β with their tail indices alone, whose posterior is the same and takes a fifth of
-        the time: enough to compare runs, but not to check, replicate or forecast one.
+        The whole model, or γ, α and β with their tail indices alone, whose posterior is the same and takes less
+        time: enough to compare runs, but not to check, replicate or forecast one.
     seed : int
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int

@@ -44,7 +44,6 @@ class SubmodelSampler:
     def __init__(self, submodel: Submodel, key: jax.Array, n_chains: int) -> None:
         self._variant, self._key, self._n_chains = submodel.variant, key, n_chains
         self._n_intervals = len(submodel.data.n_steps)
-        self._is_padded = isinstance(submodel.data, StrataData)
         self._data = pad_intervals(submodel.data) if isinstance(submodel.data, StrataData) else submodel.data
         self._n_warmup, self._acceptance = WARMUP, ACCEPTANCE
         self._chains: Chains | None = None
@@ -112,8 +111,6 @@ class SubmodelSampler:
         if self._chains is None:
             raise RuntimeError("nothing was sampled yet")
         run = self._chains.draws(n_draws)
-        if not self._is_padded:
-            return run
         return replace(
             run,
             parameters=drop_padding(run.parameters, self._n_intervals),

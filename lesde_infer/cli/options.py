@@ -36,7 +36,7 @@ WithinOption: TypeAlias = Annotated[
 ]
 PartsOption: TypeAlias = Annotated[
     Parts,
-    typer.Option(help="The whole model, or γ, α and β alone: a fifth of the time, enough to compare but not to check."),
+    typer.Option(help="The whole model, or γ, α and β alone: in less time, enough to compare but not to check."),
 ]
 UntilOption: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Use records up to this step only.")]
 FrequenciesOption: TypeAlias = Annotated[
