@@ -231,8 +231,8 @@ class Recording:
         own = (self.labels, self.given_labels) if self._probe_labels is None else self._probe_labels
         return own[0] if group == "labels" else own[1]
 
-    def reduced(self, layer: str, impact: str | None, group: str) -> ReducedCase:
-        """Return what a reduced recording holds of a layer under an impact, or any, and a grouping.
+    def reduced(self, layer: str, impact: str | None, group: str, filtered: bool = False) -> ReducedCase:
+        """Return what a reduced recording holds of a layer under an impact, or any, and a grouping; maybe filtered.
 
         Raises
         ------
@@ -241,7 +241,7 @@ class Recording:
         """
         width, labels = self.features(layer).shape[2], (self.probe_labels("labels"), self.probe_labels("given_labels"))
         with damage_reported(self.path, f"what is kept of layer {layer}"):
-            return read_case(self._file, self.path, layer, impact, group, self.n_records, width, labels)
+            return read_case(self._file, self.path, layer, impact, group, self.n_records, width, labels, filtered)
 
     def choose_layer(self, layer: str | None) -> str:
         """Return the layer asked for, or the logits, or the only layer.

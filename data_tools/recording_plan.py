@@ -16,6 +16,7 @@ from data_tools.projected_size import check_projected_size
 from data_tools.record_taking import Record, RecordTaker, class_states
 from data_tools.recording import Recording
 from data_tools.recording_layout import RecordingLayout, StoredType, layer_layouts, records_within
+from data_tools.recording_schema import check_provenance
 from data_tools.recording_writer import RecordingWriter
 from data_tools.reduced_records import ReducedSource, Reducer
 from data_tools.resuming import check_same_run, first_missing, recorded_layout, replay, resumed_writer
@@ -178,7 +179,15 @@ class RecordingPlan:
         labels, given_labels, features, reduced = self.probe.labels, self.probe.given_labels, record.features, None
         if self.reducer is not None:
             frequencies = None if self.class_frequencies is None else np.asarray(self.class_frequencies, np.float64)
-            source = ReducedSource(self.path, labels, given_labels, taker.logits, taker.classifier_layer, frequencies)
+            source = ReducedSource(
+                self.path,
+                labels,
+                given_labels,
+                taker.logits,
+                taker.classifier_layer,
+                frequencies,
+                check_provenance(self.provenance),
+            )
             reduced = self.reducer.start(source, features, record.classifier)
             labels, given_labels = labels[reduced.samples], given_labels[reduced.samples]
             features = reduced.keep(features)

@@ -112,9 +112,10 @@ class RecordingWriter:
                 where, (0, *shape), dtype=dtype, maxshape=(None, *shape), chunks=chunk_shape(shape, dtype.itemsize)
             )
         if layout.reduced is not None:
-            file[f"{ROOT}/labels"], file[f"{ROOT}/given_labels"] = layout.reduced.labels, layout.reduced.given_labels
-            for case, numbers in layout.reduced.directions.items():
-                file[f"{ROOT}/{case}"].attrs.update(numbers)
+            for name in ("labels", "given_labels", "samples"):
+                file[f"{ROOT}/{name}"] = getattr(layout.reduced, name)
+            for case, attributes_of_case in layout.reduced.attributes.items():
+                file[f"{ROOT}/{case}"].attrs.update(attributes_of_case)
         if layout.classifier_layer is not None:
             file["classifier"].attrs["classifier_layer"] = layout.classifier_layer
         self._committed = file.create_dataset("committed", data=np.int64(0))

@@ -6,6 +6,7 @@ A reduced recording holds the features of a few samples only. What a fit needs o
 dataset                                  shape    type    meaning
 ======================================== ======== ======= ==========================================================
 /reduced/labels, /reduced/given_labels   (n,)     int64   of all samples
+/reduced/samples                         (kept,)  int64   which of them are kept
 /reduced/<layer>/<case>/class_means      (T,K,p)  float64 means over the samples of each class
 /reduced/<layer>/<case>/impact           (T,K,p)  float64 contrasts of the impact
 /reduced/<layer>/<case>/mean_impact      (T,p)    float64 direction in which impacts drive the mean over classes
@@ -16,8 +17,24 @@ dataset                                  shape    type    meaning
 ======================================== ======== ======= ==========================================================
 
 A case is the impact, ``I``, ``L`` or ``R``, and the grouping, joined by a hyphen, such as ``R-labels``. The first
-record ends no interval; there the last two are 0. `lesde_infer.reduced_intervals` says which products these are; the
-group has the attributes ``n_contrast``, ``n_shared`` and ``n_axes``, numbers of directions.
+record ends no interval; there the last two are 0, and so they are after a restart, where the features of all samples
+that the record before held are unknown. `lesde_infer.reduced_intervals` says which products these are; the group has
+the attributes ``n_contrast``, ``n_shared`` and ``n_axes``, numbers of directions.
+
+With momentum m, a case may hold what differs where impacts are filtered by its memory (`lesde_infer.momentum`). Such
+impacts are known only when the interval that they drive has ended, so rows are of that which ends at the record:
+
+==================================== ========= ======= =============================================================
+dataset                              shape     type    meaning
+==================================== ========= ======= =============================================================
+…/<case>/filtered/impact             (T,K,p)   float64 contrasts of what drove the interval since the record before
+…/<case>/filtered/mean_impact        (T,p)     float64 direction in which it drove the mean over classes
+…/<case>/filtered/moved_along        (T,n)     float32 as above, along that
+…/<case>/filtered/products           (T,m)     float64 as above; of impacts at two times, as if the record were the last
+…/<case>/filtered/memory             (T,2,K,v) float64 what the velocity remembers at the record, and the impacts there
+==================================== ========= ======= =============================================================
+
+The first four are 0 in the first record and after a restart; the group has the attribute ``momentum``.
 """
 
 from collections.abc import Mapping
@@ -30,20 +47,23 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.record_array import RecordArray, checked_dataset
-from data_tools.recording_schema import as_integer_labels, decode_name, encode_name
+from data_tools.recording_schema import AttributeValue, as_integer_labels, decode_name, encode_name
 from data_tools.untrusted_hdf5 import read_attributes
 
 ROOT = "reduced"
+FILTERED = "filtered"
 LABELS = ("labels", "given_labels")
 Features: TypeAlias = Mapping[str, Float[np.ndarray, "sample _"]]
 Classifier: TypeAlias = tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, " class_"]] | None
+Rows: TypeAlias = Float[np.ndarray, "record *shape"]
 IMPACTS = ("I", "L", "R")
 SHAPES = ("n_contrast", "n_shared", "n_axes")
+BY_DRIVE = ("impact", "mean_impact", "moved_along", "products")
 
 
 @dataclass(frozen=True)
 class ReducedSource:
-    """What is to be reduced: classes of all samples, the special layers, and where it comes from, for messages."""
+    """What is to be reduced: classes of all samples, the special layers, and where it comes from."""
 
     path: Path
     labels: Int[np.ndarray, " sample"]
@@ -51,6 +71,7 @@ class ReducedSource:
     logits: str | None
     classifier_layer: str | None
     class_frequencies: Float[np.ndarray, " class_"] | None
+    provenance: Mapping[str, AttributeValue]
 
 
 @dataclass(frozen=True)
@@ -65,15 +86,15 @@ class ReducedLayout:
         Samples whose features are kept, in order.
     arrays : dict
         Shape and type of one record of each array, by its name below ``/reduced``.
-    directions : dict
-        Numbers of directions of each case, by its name below ``/reduced``.
+    attributes : dict
+        Attributes of each case, and of what is filtered, by its name below ``/reduced``.
     """
 
     labels: Int[np.ndarray, " sample"]
     given_labels: Int[np.ndarray, " sample"]
     samples: Int[np.ndarray, " kept"]
     arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-    directions: Mapping[str, Mapping[str, int]]
+    attributes: Mapping[str, Mapping[str, AttributeValue]]
 
     def keep(self, features: Features) -> dict[str, Float[np.ndarray, "kept _"]]:
         """Return the features of the samples that are kept."""
@@ -89,10 +110,19 @@ class Reducer(Protocol):
     def reduce(self, step: int, features: Features, classifier: Classifier) -> dict[str, Float[np.ndarray, "*shape"]]:
         """Return the arrays of a record; records come in order, the first as well."""
 
+    def go_on(self, step: int, known: tuple[Features, Classifier] | None, rows: Mapping[str, Rows]) -> None:
+        """Go on, after `start`, behind the record of a step, given the last two rows of each array up to it.
+
+        ``known`` is that record again. Without it the interval that starts there is left out.
+        """
+
 
 @dataclass(frozen=True)
 class ReducedCase:
-    """What a reduced recording holds of a layer under an impact and a grouping; see the module's docstring."""
+    """What a reduced recording holds of a layer under an impact and a grouping; see the module's docstring.
+
+    With a ``momentum``, `impact`, `mean_impact`, `moved_along` and `products` are those of filtered impacts.
+    """
 
     class_means: RecordArray
     impact: RecordArray
@@ -103,6 +133,7 @@ class ReducedCase:
     n_contrast: int
     n_shared: int
     n_axes: int
+    momentum: float | None = None
 
 
 def case_name(impact: str, group: str) -> str:
@@ -130,10 +161,12 @@ def read_case(
     n_records: int,
     width: int,
     labels: tuple[Int[np.ndarray, " sample"], Int[np.ndarray, " sample"]],
+    filtered: bool = False,
 ) -> ReducedCase:
     """Return a case of a reduced recording whose contents have been checked, given what `read_labels` returned.
 
-    Without an ``impact`` it is any that is held. Where labels and given labels are the same, so are the groupings.
+    Without an ``impact`` it is any that is held. Where labels and given labels are the same, so are the groupings. With
+    ``filtered`` it is what is held of impacts filtered by the memory of momentum.
 
     Raises
     ------
@@ -161,10 +194,13 @@ def read_case(
         "products": (None, None),
     }
     found: dict[str, Any] = {}
+    if filtered:
+        found["momentum"] = _read_momentum(file, path, f"{root}/{FILTERED}")
     for name, shape in shapes.items():
-        dataset = checked_dataset(file, path, f"{root}/{name}", shape, "f")
+        within = f"{root}/{FILTERED}" if filtered and name in BY_DRIVE else root
+        dataset = checked_dataset(file, path, f"{within}/{name}", shape, "f")
         if dataset.shape[0] < n_records:
-            raise InputError(f"{path}: {root}/{name} holds {dataset.shape[0]} records, expected {n_records}")
+            raise InputError(f"{path}: {within}/{name} holds {dataset.shape[0]} records, expected {n_records}")
         found[name] = RecordArray(dataset, n_records, path)
     attributes = read_attributes(file[root], path)
     for name in SHAPES:
@@ -173,6 +209,18 @@ def read_case(
             raise InputError(f"{path}: attribute {name} of {root} is {value!r}, expected a number of directions")
         found[name] = value
     return ReducedCase(**found)
+
+
+def _read_momentum(file: Any, path: Path, root: str) -> float:
+    if root not in file:
+        raise InputError(
+            f"{path}: a reduced recording, which holds no impacts filtered by the memory of momentum (by default they "
+            "are where records are dense); use --drive instantaneous, or reduce the whole recording again"
+        )
+    momentum = read_attributes(file[root], path).get("momentum")
+    if not isinstance(momentum, float) or not 0 < momentum < 1:
+        raise InputError(f"{path}: attribute momentum of {root} is {momentum!r}, expected a number between 0 and 1")
+    return momentum
 
 
 def cases(file: Any) -> list[str]:

@@ -106,6 +106,16 @@ class IntervalDirections:
     coordinates: Float[np.ndarray, "class_ axis"]
     axis_feedback: Float[np.ndarray, " axis"]
 
+    @property
+    def impact(self) -> Float[np.ndarray, "class_ feature"]:
+        """Contrasts of the impact: hₖ less its mean over classes."""
+        return self.contrast.sum(axis=0)
+
+    @property
+    def mean_impact(self) -> Float[np.ndarray, " feature"]:
+        """Direction in which impacts drive the mean over classes."""
+        return self.shared.sum(axis=0)
+
 
 def simplex_directions(n_classes: int) -> Float[np.ndarray, "class_ class_"]:
     """Return the unit vectors d̂ₖ along eₖ − 1/K, as rows: the vertices of a centred simplex."""

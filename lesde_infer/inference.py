@@ -191,7 +191,7 @@ def check_supports(statistics: Statistics, curve: Curve, path: Path, elasticity:
     n_intervals, needed = len(statistics.lengths), MINIMAL_INTERVALS[curve]
     if n_intervals < needed:
         have = f"{n_intervals + 1} records are too few for curve '{curve}', which needs {needed + 1}"
-        if statistics.missing.n_dropped_intervals or statistics.missing.n_standing_intervals:
+        if statistics.missing.n_left_out:
             have = (
                 f"{n_intervals} intervals are too few for curve '{curve}', which needs {needed}: "
                 f"{statistics.missing.sentence}"

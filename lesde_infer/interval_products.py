@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lesde_infer.common_growth import GrowthProducts
+from lesde_infer.impacts import IntervalDirections
 from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.snapshots import ClassAverage, Snapshot
 from lesde_infer.within_statistics import DeviationProducts
@@ -87,13 +88,32 @@ class IntervalProducts:
         start_means, start_deviations = before.over(average, samples)
         stop_means, stop_deviations = after.over(average, samples)
         directions = before.directions
-        moved = ClassMeanMovement.between(start_means, stop_means, before.contrast, directions.shared.sum(axis=0))
-        contrast, mean = moved.increment, moved.mean_increment
+        moved = ClassMeanMovement.between(start_means, stop_means, directions.impact, directions.mean_impact)
         deviations = DeviationProducts.between(
             start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
         )
-        start, end = before.contrast, after.contrast
-        products = cls(
+        n_samples, changed = int(np.count_nonzero(samples)), not before.equals(after, samples)
+        return cls._of(directions, moved, after.contrast, deviations, before.impact_f, n_samples, changed), moved
+
+    def along(
+        self, directions: IntervalDirections, movement: ClassMeanMovement, end: Float[np.ndarray, "class_ feature"]
+    ) -> "IntervalProducts":
+        """Return the products of the interval with other directions; ``end`` are contrasts of the impact at its end."""
+        return self._of(directions, movement, end, self.deviations, self.impact_f, self.n_samples, self.moved)
+
+    @classmethod
+    def _of(
+        cls,
+        directions: IntervalDirections,
+        movement: ClassMeanMovement,
+        end: Float[np.ndarray, "class_ feature"],
+        deviations: DeviationProducts,
+        impact_f: float,
+        n_samples: int,
+        moved: bool,
+    ) -> "IntervalProducts":
+        contrast, mean, start = movement.increment, movement.mean_increment, directions.impact
+        return cls(
             contrast=StratumProducts(
                 (directions.contrast**2).sum(axis=(1, 2)),
                 (directions.contrast * contrast).sum(axis=(1, 2)),
@@ -111,14 +131,13 @@ class IntervalProducts:
             axis_feedback=directions.axis_feedback,
             deviations=deviations,
             growth=GrowthProducts(
-                float((moved.contrasts**2).sum()),
-                float((moved.contrasts * contrast).sum()),
-                (directions.contrast * moved.contrasts).sum(axis=(1, 2)),
+                float((movement.contrasts**2).sum()),
+                float((movement.contrasts * contrast).sum()),
+                (directions.contrast * movement.contrasts).sum(axis=(1, 2)),
                 deviations.whole.log_size_growth,
             ),
-            impact_f=before.impact_f,
+            impact_f=impact_f,
             impact_products=(float(np.vdot(start, end)), float(np.vdot(start, start)), float(np.vdot(end, end))),
-            n_samples=int(np.count_nonzero(samples)),
-            moved=not before.equals(after, samples),
+            n_samples=n_samples,
+            moved=moved,
         )
-        return products, moved

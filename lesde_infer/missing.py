@@ -10,6 +10,8 @@ A sample is missing at a record if all its features are NaN there. It is left ou
   not joined to one longer interval, since what relaxes within it would be lost.
 
 Intervals in which time stands still (a learning rate of zero) are dropped too: no rate per unit of time is defined.
+So are those of reduced recordings in which training was broken off, and resumed elsewhere than at a record: the
+features of all samples at their start are lost (`data_tools.resumed_reduction`).
 
 tests/lesde_infer/test_missing.py compares with recordings from which the missing samples were taken out by hand.
 """
@@ -41,6 +43,8 @@ class MissingData:
         Intervals left out because no time passes in them.
     start_step, stop_step : int
         First and last step of a record with missing samples or an end of a dropped interval; −1 if there is none.
+    n_restarted_intervals : int
+        Intervals left out because training was resumed in them.
     """
 
     n_missing_samples: int
@@ -51,6 +55,12 @@ class MissingData:
     n_standing_intervals: int
     start_step: int
     stop_step: int
+    n_restarted_intervals: int = 0
+
+    @property
+    def n_left_out(self) -> int:
+        """Number of intervals that were left out, for whatever reason."""
+        return self.n_dropped_intervals + self.n_standing_intervals + self.n_restarted_intervals
 
     @property
     def is_complete(self) -> bool:
@@ -85,6 +95,11 @@ class MissingData:
             )
         if self.n_standing_intervals:
             parts.append(f"{_dropped(self.n_standing_intervals)}, in which no time passes (learning rate 0)")
+        if self.n_restarted_intervals:
+            parts.append(
+                f"{_dropped(self.n_restarted_intervals)}, in which training was resumed: the reduced recording does "
+                "not hold the features of all samples that it starts from"
+            )
         return "; ".join(parts) or "nothing is missing"
 
 
@@ -99,7 +114,7 @@ class MissingCounter:
         self._groups, self._n_classes, self._steps = groups, n_classes, steps
         self._missing = np.zeros((len(steps), n_classes), dtype=np.int64)
         self._lacking = np.zeros((len(steps) - 1, n_classes), dtype=bool)
-        self._standing = np.zeros(len(steps) - 1, dtype=bool)
+        self._standing, self._restarted = np.zeros((2, len(steps) - 1), dtype=bool)
 
     def add_record(self, record: int, present: Bool[np.ndarray, " sample"]) -> None:
         """Count the samples that a record lacks."""
@@ -113,10 +128,14 @@ class MissingCounter:
         """Note an interval in which no time passes."""
         self._standing[interval] = True
 
+    def add_restart(self, interval: int) -> None:
+        """Note an interval in which training was resumed, and that is unknown for it."""
+        self._restarted[interval] = True
+
     def result(self) -> MissingData:
         """Return the counts."""
         dropped = self._lacking.any(axis=1)
-        gone = np.flatnonzero(dropped | self._standing)
+        gone = np.flatnonzero(dropped | self._standing | self._restarted)
         records = np.unique(np.concatenate([np.flatnonzero(self._missing.any(axis=1)), gone, gone + 1]))
         return MissingData(
             n_missing_samples=int(self._missing.sum()),
@@ -127,4 +146,5 @@ class MissingCounter:
             n_standing_intervals=int(np.count_nonzero(self._standing)),
             start_step=int(self._steps[records[0]]) if records.size else -1,
             stop_step=int(self._steps[records[-1]]) if records.size else -1,
+            n_restarted_intervals=int(np.count_nonzero(self._restarted)),
         )

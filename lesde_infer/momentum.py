@@ -29,6 +29,7 @@ memory.
 tests/lesde_infer/test_momentum.py trains linear networks, whose elasticity is known exactly.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -36,11 +37,55 @@ from jaxtyping import Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from data_tools.recording_schema import AttributeValue
 from lesde_infer.impacts import Impact
 from lesde_infer.time_axis import recorded_momentum
 
 DriveChoice = Literal["auto", "instantaneous", "filtered"]
 Drive = Literal["instantaneous", "filtered"]
+
+
+class Velocity:
+    """What the velocity remembers of the impacts at records, which are shown in order.
+
+    Parameters
+    ----------
+    momentum : float
+        m, from 0 to below 1.
+
+    Attributes
+    ----------
+    momentum : float
+        m.
+    remembered, impacts : array
+        s and h at the record that was shown last.
+    """
+
+    def __init__(self, momentum: float) -> None:
+        self.momentum = momentum
+        self._step: int | None = None
+        self.remembered = self.impacts = np.zeros(0)
+
+    def show(self, step: int, impacts: Float[np.ndarray, "class_ value"]) -> None:
+        """Go on to a record."""
+        if self._step is None:
+            remembered = 0.0 * impacts if step == 0 else impacts
+        else:
+            kept = self.momentum ** (step - self._step)
+            remembered = kept * self.remembered + (1 - kept) * self.impacts
+        self.restore(step, remembered, impacts)
+
+    def restore(
+        self, step: int, remembered: Float[np.ndarray, "class_ value"], impacts: Float[np.ndarray, "class_ value"]
+    ) -> None:
+        """Set s and h at a record."""
+        self._step, self.remembered, self.impacts = step, remembered, impacts
+
+    def drive(self, n_steps: int) -> tuple[Float[np.ndarray, "class_ value"], float]:
+        """Return the mean drive d of an interval of so many steps that starts at the record, and 1 − q."""
+        m = self.momentum
+        share = m * (1 - m**n_steps) / ((1 - m) * n_steps)
+        return share * self.remembered + (1 - share) * self.impacts, 1 - share
 
 
 class MomentumFilter:
@@ -52,12 +97,16 @@ class MomentumFilter:
         m, from 0 to below 1.
     steps : array, shape (record,)
         Optimizer steps of the records.
+
+    Attributes
+    ----------
+    momentum : float
+        m.
     """
 
     def __init__(self, momentum: float, steps: Int[np.ndarray, " record"]) -> None:
-        self._momentum, self._steps = momentum, steps
-        self._last: tuple[int, np.ndarray] | None = None
-        self._state: np.ndarray | float = 0.0
+        self.momentum, self._steps = momentum, steps
+        self._velocity = Velocity(momentum)
 
     def drive(
         self, record: int, impacts: Float[np.ndarray, "class_ value"]
@@ -66,18 +115,9 @@ class MomentumFilter:
 
         Records come in order; where some are left out, their impacts are those of the last one before.
         """
-        m = self._momentum
-        if self._last is None:
-            self._state = 0.0 * impacts if self._steps[record] == 0 else impacts
-        else:
-            before, last = self._last
-            kept = m ** int(self._steps[record] - self._steps[before])
-            self._state = kept * self._state + (1 - kept) * last
-        self._last = (record, impacts)
+        self._velocity.show(int(self._steps[record]), impacts)
         start = min(record, len(self._steps) - 2)  # the last record starts no interval; that before it stands for it
-        n = int(self._steps[start + 1] - self._steps[start])
-        remembered = m * (1 - m**n) / ((1 - m) * n)
-        return remembered * self._state + (1 - remembered) * impacts, 1 - remembered
+        return self._velocity.drive(int(self._steps[start + 1] - self._steps[start]))
 
 
 def momentum_filter(
@@ -103,7 +143,7 @@ def momentum_filter(
     """
     if choice == "instantaneous":
         return None
-    reason = _why_not(recording, impact)
+    reason = _why_not(recording.provenance, impact)
     if reason is not None:
         if choice == "filtered":
             raise InputError(f"{recording.path}: {reason}; use --drive instantaneous")
@@ -114,9 +154,13 @@ def momentum_filter(
     return MomentumFilter(momentum, steps) if dense or choice == "filtered" else None
 
 
-def _why_not(recording: Recording, impact: Impact) -> str | None:
+def filtered_momentum(provenance: Mapping[str, AttributeValue], impact: Impact) -> float | None:
+    """Return the momentum by whose memory the impacts of a run of a provenance can be filtered, or None."""
+    return float(provenance["momentum"]) if _why_not(provenance, impact) is None else None
+
+
+def _why_not(provenance: Mapping[str, AttributeValue], impact: Impact) -> str | None:
     """Say why the drive of a run cannot be filtered, or return None."""
-    provenance = recording.provenance
     momentum = provenance.get("momentum", 0.0)
     if isinstance(momentum, str | bool) or not 0 < momentum < 1:
         return (

@@ -4,7 +4,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_tools.errors import InputError
-from data_tools.reduced_records import SHAPES
+from data_tools.recording_schema import AttributeValue
+from data_tools.reduced_records import FILTERED, SHAPES, Rows
+from lesde_infer.filtered_case import FilteredCase
 from lesde_infer.frequencies import class_frequencies, class_weights
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import IntervalProducts
@@ -17,13 +19,17 @@ from lesde_infer.snapshots import Grouping, Snapshot, SnapshotReader
 class CaseReduction:
     """Reduces the records that a `lesde_infer.live_record.LiveRecord` is shown (`data_tools.reduced_records`).
 
+    With a momentum it is that of impacts filtered by its memory too.
+
     Raises
     ------
     InputError
         If the impact cannot be fitted to the layer.
     """
 
-    def __init__(self, live: RecordSource, layer: str, impact: Impact, group: Grouping) -> None:
+    def __init__(
+        self, live: RecordSource, layer: str, impact: Impact, group: Grouping, momentum: float | None = None
+    ) -> None:
         self._live = live
         self._reader = SnapshotReader(live, layer, impact, group, class_weights(class_frequencies(live, group)))
         self._everyone = np.ones(len(self._reader.groups), dtype=bool)
@@ -32,10 +38,12 @@ class CaseReduction:
         first = self._read()
         self._class_means = first.class_means.shape
         self._shape = Shape.of(IntervalProducts.between(first, first, self._reader.average, self._everyone)[0])
+        self._filtered = None if momentum is None else FilteredCase(momentum, first, self._reader.groups, self._shape)
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype[np.floating]]]:
         """Return the shape and type of one record of each array."""
         double = np.dtype(np.float64)
+        filtered = {} if self._filtered is None else self._filtered.shapes()
         return {
             "class_means": (self._class_means, double),
             "impact": (self._class_means, double),
@@ -43,30 +51,48 @@ class CaseReduction:
             "mean_square": ((), double),
             "moved_along": (self._everyone.shape, np.dtype(np.float32)),
             "products": ((sum(self._shape.lengths),), double),
+            **{f"{FILTERED}/{name}": value for name, value in filtered.items()},
         }
 
-    def directions(self) -> dict[str, int]:
-        """Return the numbers of directions."""
-        return {name: getattr(self._shape, name) for name in SHAPES}
+    def attributes(self) -> dict[str, dict[str, AttributeValue]]:
+        """Return the attributes of the case, by an empty name, and of what is filtered."""
+        found: dict[str, dict[str, AttributeValue]] = {"": {name: getattr(self._shape, name) for name in SHAPES}}
+        if self._filtered is not None:
+            found[f"/{FILTERED}"] = {"momentum": self._filtered.momentum}
+        return found
+
+    def go_on(self, known: bool, rows: dict[str, Rows]) -> None:
+        """Go on behind a record, given the last rows up to it; if it is known it is what is shown now."""
+        self._before = self._read() if known else None
+        self._earlier = rows["impact"][-2] if known and len(rows["impact"]) > 1 else None
+        if self._filtered is not None:
+            own = {name.removeprefix(f"{FILTERED}/"): row for name, row in rows.items() if name.startswith(FILTERED)}
+            self._filtered.go_on(self._step, own)
 
     def add(self) -> dict[str, Float[np.ndarray, "*shape"]]:
         """Return the arrays of the present record."""
         before, after = self._before, self._read()
-        row, moved = np.zeros(sum(self._shape.lengths)), np.zeros(len(self._everyone))
+        row, moved, products = np.zeros(sum(self._shape.lengths)), np.zeros(len(self._everyone)), None
         if before is not None:
             products, _ = IntervalProducts.between(before, after, self._reader.average, self._everyone)
             two_apart = float(np.vdot(self._earlier, after.contrast)) if self._earlier is not None else 0.0
             row = pack(products, two_apart)
             moved = moved_along(after.features - before.features, before.contrast, self._reader.groups)
+        filtered = {} if self._filtered is None else self._filtered.add(self._step, before, after, products)
         self._earlier, self._before = None if before is None else before.contrast, after
         return {
             "class_means": after.class_means,
             "impact": after.contrast,
-            "mean_impact": after.directions.shared.sum(axis=0),
+            "mean_impact": after.directions.mean_impact,
             "mean_square": np.array(after.mean_square),
             "moved_along": moved,
             "products": row,
+            **{f"{FILTERED}/{name}": value for name, value in filtered.items()},
         }
+
+    @property
+    def _step(self) -> int:
+        return int(self._live.steps[0])
 
     def _read(self) -> Snapshot:
         held, found = self._reader.read(0)

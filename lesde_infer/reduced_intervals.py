@@ -3,17 +3,24 @@
 What is kept of each record and of the interval that ends there (`data_tools.reduced_records`) is all that
 `lesde_infer.statistics` takes in, so that a reduced recording gives the statistics of the whole one: the same numbers,
 but for how far single samples move, which is kept in single precision. The choices that these products depend on are
-made when a recording is reduced: layer, impact and grouping, sampling frequencies as recorded, and impacts that are
-instantaneous. Time and its unit, and which records are used, are free.
+made when a recording is reduced: layer, impact and grouping, sampling frequencies and momentum as recorded. Time and
+its unit, which records are used, and whether impacts are filtered by the memory of momentum, are free.
+
+What is kept of filtered impacts is of the interval that ends at a record (`lesde_infer.filtered_case`). Of two
+intervals in a row that end at records r and r + 1, and are driven by u and u', the products of impacts at the start and
+at the end of the first are ⟨u, u'⟩, |u|² and |u'|². At the last record that is used there is no second, and neither is
+there one after a restart that is unknown: there they are as kept at r.
 
 `products` of a record holds, one after the other and each flattened: of contrasts |uⱼ|², ⟨uⱼ, Δ⟩, λⱼ and ⟨C, uⱼ⟩; of
 the mean |uⱼ|², ⟨uⱼ, Δ⟩ and λⱼ; coordinates, increments and feedback of the axes of impacts; the products of deviations,
 as one, along and across; and single numbers (`NUMBERS`).
 
-tests/lesde_infer/test_reduction.py holds statistics and posteriors against those of whole recordings.
+tests/lesde_infer/test_reduction.py and test_filtered_reduction.py hold statistics and posteriors against those of whole
+recordings.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -136,7 +143,7 @@ class ReducedIntervals:
     Raises
     ------
     InputError
-        If it does not hold the case, was reduced with other frequencies, would need filtered impacts, or is damaged.
+        If it does not hold the case, was reduced with other frequencies or another momentum, or is damaged.
     """
 
     def __init__(
@@ -150,7 +157,7 @@ class ReducedIntervals:
         frequencies: Sequence[float] | Float[np.ndarray, " class_"] | None,
         momentum: MomentumFilter | None,
     ) -> None:
-        self._case = recording.reduced(layer, impact, group)
+        self._case = recording.reduced(layer, impact, group, momentum is not None)
         self.classes, self.groups, self.sizes = np.unique(
             recording.probe_labels(group), return_inverse=True, return_counts=True
         )
@@ -167,10 +174,10 @@ class ReducedIntervals:
                 f"{self._where} holds impacts weighted by the frequencies recorded in it; leave out "
                 f"--class-frequencies, or {REDUCED_AGAIN}"
             )
-        if momentum is not None:
+        if momentum is not None and momentum.momentum != self._case.momentum:
             raise InputError(
-                f"{self._where} holds no impacts filtered by the memory of momentum, which records as dense as these "
-                "ask for; use --drive instantaneous"
+                f"{self._where} holds impacts filtered by a momentum of {self._case.momentum}, but {momentum.momentum} "
+                f"is recorded; use --drive instantaneous, or {REDUCED_AGAIN}"
             )
         case, n_classes = self._case, len(self.classes)
         self._shape = Shape(case.n_contrast, case.n_shared, case.n_axes, n_classes)
@@ -187,9 +194,12 @@ class ReducedIntervals:
             after = self._finite(case.class_means[record])
             if times[record] <= times[record - 1]:
                 self._missing.add_standing(record - 1)
+            elif self._follows_restart(record):
+                self._missing.add_restart(record - 1)
             else:
-                products, two_apart = unpack(case.products[record], self._shape)
-                impact, mean_impact = (self._finite(part[record - 1]) for part in (case.impact, case.mean_impact))
+                products, two_apart = self._products(record)
+                driven = record - 1 if case.momentum is None else record
+                impact, mean_impact = (self._finite(part[driven]) for part in (case.impact, case.mean_impact))
                 yield Interval(
                     record - 1,
                     products,
@@ -199,6 +209,22 @@ class ReducedIntervals:
                     partial(self._moved_along, record),
                 )
             before = after
+
+    def _products(self, record: int) -> tuple[IntervalProducts, float]:
+        """Return the products of the interval that ends at a record, and ``two_apart``."""
+        products, two_apart = unpack(self._case.products[record], self._shape)
+        following = record + 1
+        if self._case.momentum is None or following == len(self._times) or self._follows_restart(following):
+            return products, two_apart
+        earlier, drive, later = (self._finite(impact) for impact in self._case.impact[record - 1 : record + 2])
+        squares = float(np.vdot(drive, drive)), float(np.vdot(later, later))
+        return replace(products, impact_products=(float(np.vdot(drive, later)), *squares)), float(
+            np.vdot(earlier, later)
+        )
+
+    def _follows_restart(self, record: int) -> bool:
+        """Whether the interval that ends at a record is unknown: it is over no samples."""
+        return not self._case.products[record, -len(NUMBERS) + NUMBERS.index("n_samples")] > 0
 
     def _moved_along(self, record: int) -> Float[np.ndarray, " sample"]:
         return self._case.moved_along[record].astype(np.float64)

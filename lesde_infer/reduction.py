@@ -9,7 +9,7 @@ A `Reduction` makes of records, one after the other, what is kept of them: while
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ from data_tools.recording import Recording
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_schema import encode_name
 from data_tools.recording_writer import RecordingWriter
-from data_tools.reduced_records import Classifier, Features, ReducedLayout, ReducedSource, case_name
+from data_tools.reduced_records import Classifier, Features, ReducedLayout, ReducedSource, Rows, case_name
 from lesde_infer.impacts import Impact
 from lesde_infer.live_record import LiveRecord
+from lesde_infer.momentum import filtered_momentum
 from lesde_infer.reduced_case import CaseReduction
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 
@@ -96,7 +97,8 @@ class Reduction:
             for group in self._groups[:1] if same else self._groups:
                 for impact in self._impacts or _fitting_impacts(live, layer, group):
                     name = f"{encode_name(layer)}/{case_name(impact, group)}"
-                    self._cases[name] = CaseReduction(live, layer, impact, group)
+                    momentum = filtered_momentum(source.provenance, impact)
+                    self._cases[name] = CaseReduction(live, layer, impact, group, momentum)
         if not self._cases:
             raise InputError(f"{source.path}: no impact can be fitted to the layers; record the logits too")
         return ReducedLayout(
@@ -104,7 +106,7 @@ class Reduction:
             source.given_labels,
             kept_samples(source.labels, self._per_class, self._seed),
             {f"{name}/{array}": value for name, case in self._cases.items() for array, value in case.shapes().items()},
-            {name: case.directions() for name, case in self._cases.items()},
+            {f"{name}{of}": found for name, case in self._cases.items() for of, found in case.attributes().items()},
         )
 
     def reduce(self, step: int, features: Features, classifier: Classifier) -> dict[str, Float[np.ndarray, "*shape"]]:
@@ -119,6 +121,25 @@ class Reduction:
             raise InputError("a reduction is started before it reduces; give it to a FeatureRecorder")
         self._live.show(step, features, classifier)
         return {f"{name}/{array}": values for name, case in self._cases.items() for array, values in case.add().items()}
+
+    def go_on(self, step: int, known: tuple[Features, Classifier] | None, rows: Mapping[str, Rows]) -> None:
+        """Go on, after `start`, behind the record of a step, given the last two rows of each array up to it.
+
+        ``known`` is that record again. Without it the interval that starts there is left out.
+
+        Raises
+        ------
+        InputError
+            If a feature is not finite.
+        """
+        if self._live is None:
+            raise InputError("a reduction is started before it goes on; give it to a FeatureRecorder")
+        self._live.steps[0] = step
+        if known is not None:
+            self._live.show(step, *known)
+        for name, case in self._cases.items():
+            own = {array.removeprefix(f"{name}/"): row for array, row in rows.items() if array.startswith(f"{name}/")}
+            case.go_on(known is not None, own)
 
 
 def reduce_recording(
@@ -197,7 +218,15 @@ class _Records:
     def described(self) -> ReducedSource:
         whole = self.recording
         layer = None if whole.classifier is None else whole.classifier.layer
-        return ReducedSource(whole.path, whole.labels, whole.given_labels, whole.logits, layer, whole.class_frequencies)
+        return ReducedSource(
+            whole.path,
+            whole.labels,
+            whole.given_labels,
+            whole.logits,
+            layer,
+            whole.class_frequencies,
+            whole.provenance,
+        )
 
     def read(self, record: int) -> tuple[dict[str, Float[np.ndarray, "sample _"]], Classifier]:
         whole = self.recording

@@ -3,7 +3,9 @@
 Samples that are missing at a record (all their features are NaN there) are left out of it, never imputed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -102,6 +104,26 @@ def _spread_out(
 
 
 @dataclass(frozen=True)
+class RecordImpacts:
+    """Impacts at a record, and the directions along which they move the class means.
+
+    Attributes
+    ----------
+    values : array, shape (class, value)
+        h: class means of the features, or under R of the residuals; not weighted.
+    directions : function
+        Returns the directions for these or other impacts.
+    """
+
+    values: Float[np.ndarray, "class_ value"]
+    directions: Callable[[Float[np.ndarray, "class_ value"]], IntervalDirections]
+
+    def driving(self, drive: Float[np.ndarray, "class_ value"], share: float) -> IntervalDirections:
+        """Return the directions of a drive, a share of which feeds back (`lesde_infer.momentum`)."""
+        return with_less_feedback(self.directions(drive), share)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One record, as class means, deviations from them, and directions of the impact, over the samples it holds.
 
@@ -111,6 +133,8 @@ class Snapshot:
         Means over the samples of each class.
     deviations : array, shape (sample, feature)
         Features minus the mean of their class; NaN for missing samples.
+    impacts : RecordImpacts
+        Impacts of the classes.
     directions : IntervalDirections
         Along which impacts move the class means until the next record.
     impact_f : float
@@ -125,6 +149,7 @@ class Snapshot:
 
     class_means: Float[np.ndarray, "class_ feature"]
     deviations: Float[np.ndarray, "sample feature"]
+    impacts: RecordImpacts
     directions: IntervalDirections
     impact_f: float
     features: Float[np.ndarray, "sample feature"]
@@ -153,7 +178,7 @@ class Snapshot:
     @property
     def contrast(self) -> Float[np.ndarray, "class_ feature"]:
         """Contrasts of the impact: hₖ less its mean over classes."""
-        return self.directions.contrast.sum(axis=0)
+        return self.directions.impact
 
     @property
     def mean_square(self) -> float:
@@ -222,16 +247,18 @@ class SnapshotReader:
             return present, None
         held = features[present]
         means = average(held)
-        directions, sample_impact = self._directions(record, average, held, means, logits[present], present)
+        impacts, sample_impact = self._impacts(record, average, held, means, logits[present], present)
+        directions = impacts.driving(*self._drive(record, impacts.values))
         deviations = _spread_out(held - means[average.groups], present)
-        impacts = None
+        sample_impacts = None
         if self.impact == "R":
             own = sample_impact @ self._classifier_weight(record) if self.hidden else sample_impact
-            impacts = _spread_out(own, present)
+            sample_impacts = _spread_out(own, present)
         f_statistic = average.f_statistic(sample_impact)
-        return present, Snapshot(means, deviations, directions, f_statistic, features, present, impacts)
+        snapshot = Snapshot(means, deviations, impacts, directions, f_statistic, features, present, sample_impacts)
+        return present, snapshot
 
-    def _directions(
+    def _impacts(
         self,
         record: int,
         average: ClassAverage,
@@ -239,13 +266,13 @@ class SnapshotReader:
         means: Float[np.ndarray, "class_ feature"],
         logits: Float[np.ndarray, "held given_class"],
         present: Bool[np.ndarray, " sample"],
-    ) -> tuple[IntervalDirections, Float[np.ndarray, "held value"]]:
+    ) -> tuple[RecordImpacts, Float[np.ndarray, "held value"]]:
         if self.impact == "I":
-            drive, share = self._drive(record, means)
-            return with_less_feedback(isotropic_directions(drive, self.weights), share), features
+            return RecordImpacts(means, partial(isotropic_directions, weights=self.weights)), features
         if self.impact == "L":
             axes = simplex_directions(self.n_classes)[average.groups]
-            return logits_directions(means, self.weights), (features * axes).sum(axis=1, keepdims=True) * axes
+            own = (features * axes).sum(axis=1, keepdims=True) * axes
+            return RecordImpacts(means, partial(logits_directions, weights=self.weights)), own
         probabilities = softmax(logits)
         # At the given class it is the sum of all other probabilities: 1 − s would round to 0 where s is near 1.
         target = self.target[present]
@@ -258,9 +285,11 @@ class SnapshotReader:
         mean_scatter = weighted(scatter, self.weights).mean(axis=0)
         curvature = np.diag(mean_probability) - mean_scatter.reshape(n_given, n_given)
         weight = self._classifier_weight(record) if self.hidden else None
-        drive, share = self._drive(record, average(residuals))
-        directions = residual_directions(weighted(drive, self.weights), curvature, weight)
-        return with_less_feedback(directions, share), residuals
+
+        def directions(drive: Float[np.ndarray, "class_ given_class"]) -> IntervalDirections:
+            return residual_directions(weighted(drive, self.weights), curvature, weight)
+
+        return RecordImpacts(average(residuals), directions), residuals
 
     def _drive(
         self, record: int, impacts: Float[np.ndarray, "class_ value"]

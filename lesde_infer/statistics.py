@@ -353,6 +353,8 @@ def _require_intervals(
     """Raise InputError where gaps leave no interval."""
     if n_intervals:
         return
+    if missing.n_restarted_intervals:
+        raise InputError(f"{recording.path}: no interval is left ({missing.sentence}); record for longer")
     if not missing.n_dropped_intervals:
         raise InputError(
             f"{recording.path}: no time passes between any two records (learning rate 0?); use --time steps"

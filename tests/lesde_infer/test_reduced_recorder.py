@@ -33,9 +33,9 @@ def probe():
     return inputs, labels, given
 
 
-def train(recorders, model, n_steps=30, spoil_at=None):
+def train(recorders, model, n_steps=30, spoil_at=None, momentum=0.0):
     inputs, _, given = probe()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
     for step in range(n_steps):
         chosen = torch.arange(8 * step, 8 * step + 8) % PROBE
         optimizer.zero_grad()

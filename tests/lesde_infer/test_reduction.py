@@ -124,14 +124,13 @@ def test_posteriors_are_the_same_and_checks_are_of_the_samples_kept(tmp_path):
 
 
 def test_what_a_reduced_recording_cannot_give_is_refused(tmp_path):
-    whole = written(tmp_path / "run.h5", provenance={"momentum": 0.99, "optimizer": "SGD"})
+    whole = written(tmp_path / "run.h5")
     reduced = reduce_recording(whole, tmp_path / "a.h5", Reduction(layers=["fc2"], impacts=["R"], groups=["labels"]))
     with Recording(reduced) as recording:
         for options, message in (
             ({"impact": "I"}, "holds fc2 R-labels, not layer 'fc2' under I-labels"),
             ({"impact": "R", "group": "given_labels"}, "not layer 'fc2' under R-given_labels"),
             ({"impact": "R", "frequencies": [0.5, 0.3, 0.2]}, "weighted by the frequencies recorded"),
-            ({"impact": "R", "drive": "filtered"}, "--drive instantaneous"),
         ):
             with pytest.raises(InputError, match=message):
                 compute_statistics(recording, "fc2", **options)
