@@ -109,7 +109,9 @@ class FeatureRecorder:
         records stay readable, and let training go on without; or ``"raise"`` an `InputError` from `step`.
     reduce
         Keep statistics of all samples and the features of some only, such as ``lesde_infer.Reduction()``: fits are the
-        same, at a few kilobytes a record. The probe's features must be finite, and stored as they are computed.
+        same, at a few kilobytes a record. The probe's features must be finite, and stored as they are computed. Of one
+        that is resumed elsewhere than at a recorded step fits leave out one interval, see
+        `data_tools.resumed_reduction`.
     resume
         Continue the recording of a training that was broken off and goes on from a checkpoint; if there is none, start
         one. It must be of the same network, probe, layers, labels and types. The records up to the checkpoint are
@@ -178,8 +180,8 @@ class FeatureRecorder:
                 raise InputError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}")
         if resume and force:
             raise InputError("resume=True continues a recording and force=True replaces it; give one of them")
-        if reduce is not None and (resume or dtype is not None):
-            raise InputError("reduce goes with neither resume nor dtype; leave out the one or the other")
+        if reduce is not None and dtype is not None:
+            raise InputError("reduce does not go with dtype; leave out the one or the other")
         if resume_at is not None and (not resume or resume_at < 0):
             raise InputError(f"resume_at={resume_at}: give the updates so far, from 0 on, together with resume=True")
         module = unwrap(model)

@@ -23,7 +23,7 @@ from data_tools.recording_schema import (
     check_steps,
     decode_name,
 )
-from data_tools.reduced_records import ROOT, ReducedCase, read_case, read_labels
+from data_tools.reduced_records import ROOT, ReducedCase, ReducedLayout, read_case, read_labels, read_reduction
 from data_tools.untrusted_hdf5 import check_contents, damage_reported, open_untrusted, read_attributes
 from data_tools.writer_state import WriterState, writer_state
 
@@ -242,6 +242,13 @@ class Recording:
         width, labels = self.features(layer).shape[2], (self.probe_labels("labels"), self.probe_labels("given_labels"))
         with damage_reported(self.path, f"what is kept of layer {layer}"):
             return read_case(self._file, self.path, layer, impact, group, self.n_records, width, labels, filtered)
+
+    def reduction(self) -> tuple[ReducedLayout, dict[str, RecordArray]] | None:
+        """Return how what is kept of all samples is laid out, and all of it; None where the recording is whole."""
+        if self._probe_labels is None:
+            return None
+        with damage_reported(self.path, "what is kept of all samples"):
+            return read_reduction(self._file, self.path, self._probe_labels, self.n_records)
 
     def choose_layer(self, layer: str | None) -> str:
         """Return the layer asked for, or the logits, or the only layer.

@@ -19,6 +19,7 @@ from data_tools.recording_layout import RecordingLayout, StoredType, layer_layou
 from data_tools.recording_schema import check_provenance
 from data_tools.recording_writer import RecordingWriter
 from data_tools.reduced_records import ReducedSource, Reducer
+from data_tools.resumed_reduction import resume_reduction
 from data_tools.resuming import check_same_run, first_missing, recorded_layout, replay, resumed_writer
 from data_tools.schedules import AdaptiveSchedule, Course, FixedCourse, Schedule
 
@@ -117,7 +118,7 @@ class RecordingPlan:
             raise InputError(f"{self.path}: the scalar {min(twice)!r} is recorded already; give yours another name")
         names = (*first.record.scalars, *scalars)
         if self.continues:
-            return self._resume(first.step, names)
+            return self._resume(first, names)
         layout = self._new_layout(first, names)
         course = self._begin(layout)
         writer = RecordingWriter(self.path, layout, provenance=self.provenance, force=self.force)
@@ -141,20 +142,26 @@ class RecordingPlan:
         if stored is not None and isinstance(self.schedule, AdaptiveSchedule):
             course.observe(step, class_states(stored, self.taker.logits, writer.layout.given_labels))
 
-    def _resume(self, step: int, names: tuple[str, ...]) -> tuple[GuardedWriter, Course]:
+    def _resume(self, first: FirstRecord, names: tuple[str, ...]) -> tuple[GuardedWriter, Course]:
+        step, lost = first.step, None
         with Recording(self.path) as before:
             course = self._begin(recorded_layout(before))
             if isinstance(self.schedule, AdaptiveSchedule):
                 replay(before, step, course)
             missing = first_missing(before, step, course) if "time_budget" not in self.provenance else None
+            if self.reducer is not None:
+                lost = resume_reduction(before, self.reducer, step, first.record)
             writer = resumed_writer(before, step, names)
+        if lost is not None:
+            warnings.warn(f"{self.path}: {lost}", stacklevel=4)
         if missing is not None:
             warnings.warn(
                 f"{self.path}: was resumed at step {step}, but what was due at step {missing} is missing; call "
                 "recorder.flush() before saving a checkpoint",
                 stacklevel=4,
             )
-        return GuardedWriter(writer, background=self.background, on_error=self.on_error), course
+        guarded = GuardedWriter(writer, background=self.background, on_error=self.on_error, reducer=self.reducer)
+        return guarded, course
 
     def _begin(self, layout: RecordingLayout) -> Course:
         if not isinstance(self.schedule, AdaptiveSchedule):

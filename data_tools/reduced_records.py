@@ -37,7 +37,7 @@ dataset                              shape     type    meaning
 The first four are 0 in the first record and after a restart; the group has the attribute ``momentum``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -209,6 +209,47 @@ def read_case(
             raise InputError(f"{path}: attribute {name} of {root} is {value!r}, expected a number of directions")
         found[name] = value
     return ReducedCase(**found)
+
+
+def read_reduction(
+    file: Any, path: Path, labels: tuple[Int[np.ndarray, " sample"], Int[np.ndarray, " sample"]], n_records: int
+) -> tuple[ReducedLayout, dict[str, RecordArray]]:
+    """Return how a reduced recording is laid out, and all arrays of it, given what `read_labels` returned.
+
+    Raises
+    ------
+    InputError
+        If it does not say which samples are kept, or something has the wrong shape or type.
+    """
+    if f"{ROOT}/samples" not in file:
+        raise InputError(f"{path}: made by a version that did not keep what resuming takes; record to another file")
+    samples = as_integer_labels(checked_dataset(file, path, f"/{ROOT}/samples", (None,), "iu")[:], f"{path}:/{ROOT}")
+    arrays: dict[str, RecordArray] = {}
+    attributes: dict[str, Mapping[str, AttributeValue]] = {}
+    for name, node in _below(file[ROOT]):
+        where = f"/{ROOT}/{name}"
+        if hasattr(node, "keys"):
+            attributes[name] = read_attributes(node, path)
+        elif name not in (*LABELS, "samples"):
+            dataset = checked_dataset(file, path, where, (None,) * max(1, node.ndim), "f")
+            if dataset.shape[0] < n_records:
+                raise InputError(f"{path}: {where} holds {dataset.shape[0]} records, expected {n_records}")
+            arrays[name] = RecordArray(dataset, n_records, path)
+    layout = ReducedLayout(
+        *labels,
+        samples,
+        {name: (array.shape[1:], array.dtype) for name, array in arrays.items()},
+        {name: found for name, found in attributes.items() if found},
+    )
+    return layout, arrays
+
+
+def _below(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all objects in a group, and their names."""
+    for name in group:
+        yield above + name, group[name]
+        if hasattr(group[name], "keys"):
+            yield from _below(group[name], f"{above}{name}/")
 
 
 def _read_momentum(file: Any, path: Path, root: str) -> float:

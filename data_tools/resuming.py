@@ -23,6 +23,7 @@ from data_tools.recorded_elasticity import RecordedElasticity
 from data_tools.recording import Recording
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_writer import RecordingWriter
+from data_tools.resumed_reduction import reduction_differences
 from data_tools.schedules import Course
 from data_tools.untrusted_hdf5 import check_contents, open_untrusted
 
@@ -52,11 +53,11 @@ def recorded_layout(recording: Recording) -> RecordingLayout:
     Raises
     ------
     InputError
-        If what is stored of elasticity cannot be right.
+        If what is stored of elasticity or of all samples cannot be right.
     """
     classifier = recording.classifier
     snapshots = _snapshots(recording, until=None)
-    first = next(snapshots, None)
+    first, kept = next(snapshots, None), recording.reduction()
     return RecordingLayout(
         recording.labels,
         recording.given_labels,
@@ -70,6 +71,7 @@ def recorded_layout(recording: Recording) -> RecordingLayout:
         scalars=tuple(recording.scalars),
         elasticity=None if first is None else ElasticityLayout.of(_settings(recording), first),
         class_frequencies=recording.class_frequencies,
+        reduced=None if kept is None else kept[0],
     )
 
 
@@ -98,8 +100,9 @@ def check_same_run(
     Raises
     ------
     InputError
-        Naming what differs: the probe, the network, layers, labels, types, or how elasticity is measured; or if the
-        recording starts after the step at which to resume, or its writer is still at work.
+        Naming what differs: the probe, the network, layers, labels, types, what is kept of all samples, or how
+        elasticity is measured; or if the recording starts after the step at which to resume, or its writer is still at
+        work.
     """
     if recording.writer == "writing":
         raise InputError(f"{recording.path}: is still being written; end the training that writes it before resuming")
@@ -126,6 +129,7 @@ def check_same_run(
             (before.classifier_width, before.classifier_layer),
             (layout.classifier_width, layout.classifier_layer),
         ),
+        **reduction_differences(before.reduced, layout.reduced),
         "labels": (before.labels.tolist(), layout.labels.tolist()),
         "given labels": (before.given_labels.tolist(), layout.given_labels.tolist()),
         "class frequencies": (_as_list(before.class_frequencies), _as_list(layout.class_frequencies)),
@@ -196,7 +200,7 @@ def first_missing(recording: Recording, until: int, course: Course) -> int | Non
 
 
 def _copy(recording: Recording, writer: RecordingWriter, until: int) -> None:
-    classifier = recording.classifier
+    classifier, kept = recording.classifier, recording.reduction()
     for record in range(int(np.searchsorted(recording.steps, until, side="right"))):
         writer.append(
             int(recording.steps[record]),
@@ -204,6 +208,7 @@ def _copy(recording: Recording, writer: RecordingWriter, until: int) -> None:
             time=float(recording.time[record]),
             classifier=None if classifier is None else (classifier.weight[record], classifier.bias[record]),
             scalars={name: float(values[record]) for name, values in recording.scalars.items()},
+            reduced=None if kept is None else {name: array[record] for name, array in kept[1].items()},
             commit=False,
         )
     for snapshot in _snapshots(recording, until):

@@ -224,7 +224,13 @@ class ReducedIntervals:
 
     def _follows_restart(self, record: int) -> bool:
         """Whether the interval that ends at a record is unknown: it is over no samples."""
-        return not self._case.products[record, -len(NUMBERS) + NUMBERS.index("n_samples")] > 0
+        n_samples = self._case.products[record, NUMBERS.index("n_samples") - len(NUMBERS)]
+        if n_samples not in (0, len(self.groups)):
+            raise InputError(
+                f"{self._where} whose statistics are of {n_samples} of {len(self.groups)} samples at step "
+                f"{self._steps[record]}; {REDUCED_AGAIN}"
+            )
+        return bool(n_samples == 0)
 
     def _moved_along(self, record: int) -> Float[np.ndarray, " sample"]:
         return self._case.moved_along[record].astype(np.float64)

@@ -73,6 +73,15 @@ def write_originals(folder: Path) -> dict[str, Path]:
         for name, shape in {**widths, "products": (54,)}.items():
             values = rng.normal(size=(n_records, *shape))
             node.create_dataset(name, data=values, chunks=(1, *shape) if shape else None)
+        filtered, by_drive = node.create_group("filtered"), ("impact", "mean_impact", "moved_along")
+        filtered.attrs["momentum"] = 0.9
+        for name, shape in {
+            **{name: widths[name] for name in by_drive},
+            "products": (54,),
+            "memory": (2, 2, 2),
+        }.items():
+            filtered.create_dataset(name, data=rng.normal(size=(n_records, *shape)), chunks=(1, *shape))
+        file["reduced/samples"] = np.arange(4)
     with h5py.File(folder / "secret.h5", "w") as file:
         file["x"] = np.full((3, 4, 2), MARKER)
     np.full(100, MARKER).tofile(folder / "secret.bin")

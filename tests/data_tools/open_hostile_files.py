@@ -15,6 +15,7 @@ import numpy as np
 from data_tools import InputError, Recording
 from data_tools.record_array import RecordArray
 from data_tools.recovery import recover
+from data_tools.reduced_records import BY_DRIVE
 
 MEMORY = 3 * 2**30
 
@@ -34,10 +35,18 @@ def contents(path: Path) -> dict[str, np.ndarray]:
         if recording.is_reduced:
             for name in ("labels", "given_labels"):
                 found[f"/reduced/{name}"] = recording.probe_labels(name)
-            case = recording.reduced("fc", None, "labels")
-            for name, array in vars(case).items():
-                if isinstance(array, RecordArray):
-                    found[f"/reduced/fc/R-labels/{name}"] = array[:]
+            held = recording.reduction()
+            if held is None:
+                raise RuntimeError("a reduced recording is whole")
+            found["/reduced/samples"] = held[0].samples
+            found |= {f"/reduced/{name}": array[:] for name, array in held[1].items()}
+            for within, case in (
+                ("", recording.reduced("fc", None, "labels")),
+                ("filtered/", recording.reduced("fc", None, "labels", filtered=True)),
+            ):
+                for name, array in vars(case).items():
+                    if isinstance(array, RecordArray):
+                        found[f"/reduced/fc/R-labels/{within if name in BY_DRIVE else ''}{name}"] = array[:]
         for layer in recording.layers:
             found[f"/features/{layer}"] = recording.features(layer)[:]
             try:

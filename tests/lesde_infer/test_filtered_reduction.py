@@ -144,6 +144,7 @@ def test_files_that_hold_nothing_filtered_are_read_as_before(tmp_path):
         ("momentum", "attribute momentum of /reduced/fc2/R-labels/filtered is 'much'"),
         ("products", "filtered/products is missing"),
         ("not finite", "not finite"),
+        ("other samples", "statistics are of nan of 30 samples at step 3"),
     ],
 )
 def test_damage_is_named(tmp_path, damage, message):
@@ -156,8 +157,10 @@ def test_damage_is_named(tmp_path, damage, message):
             node.attrs["momentum"] = "much"
         elif damage == "products":
             del node["products"]
-        else:
+        elif damage == "not finite":
             node["impact"][2] = np.nan
+        else:
+            node["products"][3] = np.nan
     with Recording(reduced) as recording:
         assert momentum_filter(recording, "auto", "R", recording.steps) is not None
         with pytest.raises(InputError, match=message):
