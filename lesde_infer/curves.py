@@ -138,12 +138,22 @@ def n_weights(curve: Curve) -> int:
     return {"constant": 1, "power": 2, "gp": 2 + BASIS_FUNCTIONS}[curve]
 
 
-def sample_weights(curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""]) -> Float[Array, "curve weight"]:
+def weight_columns(curve: Curve, design: CurveDesign) -> Float[Array, "time weight"]:
+    """Return what each weight adds to u(t): the level only, of a power law."""
+    if curve == "gp":
+        return jnp.concatenate([design.trend, design.basis], axis=1)
+    return jnp.zeros((len(design.elapsed), n_weights(curve))).at[:, 0].set(1.0)
+
+
+def sample_weights(
+    curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""], lean: Float[Array, "curve weight"] | None = None
+) -> Float[Array, "curve weight"]:
     """Sample the weights of several curves given their hyperparameters.
 
     The site is ``curve_weights``; for ``gp`` there are ``curve_amplitude`` and ``curve_length``, the standard
     deviation of each Gaussian process and its length scale (half the record in log time is one). The weights of
-    ``power`` are told by how much its ``time_scale`` stretches log time (`lesde_infer.whitening`).
+    ``power`` are told by how much its ``time_scale`` stretches log time, and all of them how they ``lean`` on other
+    sites (`lesde_infer.whitening`).
     """
     mean = jnp.zeros((len(prior.level_mean), n_weights(curve))).at[:, 0].set(prior.level_mean)
     trend_sd, factor = jnp.stack([prior.level_sd, prior.slope_sd], axis=1), jnp.ones_like(mean)
@@ -157,7 +167,7 @@ def sample_weights(curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""]
         # Within 0.19 and 1.33 with probability 0.95: curves bend on the scale of the record, not of single records.
         length = numpyro.sample("curve_length", dist.LogNormal(jnp.log(0.5), 0.5).expand(mean.shape[:1]).to_event(1))
         sd = jnp.concatenate([trend_sd, jax.vmap(_basis_sd)(amplitude, length)], axis=1)
-    return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor).to_event(2))
+    return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor, lean).to_event(2))
 
 
 def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, " function"]:

@@ -34,7 +34,7 @@ from lesde_infer.variant import (
     whitened_model,
     whitened_potential,
 )
-from lesde_infer.whitening import WhiteningPoint, factor_of
+from lesde_infer.whitening import WhiteningPoint, factor_of, lean_of
 
 FORBIDDEN = 1e100  # objective where it overflows
 FIRST_ITERATIONS = 400
@@ -104,9 +104,9 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
         score = jax.grad(log_likelihood)(at, values, data)
         priors, found = _priors(variant, points, values, data), {}
         for site, own in variant.information(values, data).items():
-            factor = factor_of(priors[site])
+            factor, lean = factor_of(priors[site]), lean_of(priors[site])
             scaled = own / (factor[:, :, None] * factor[:, None, :])
-            natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site]) + score[site] / factor
+            natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site] - lean) + score[site] / factor
             found[site] = WhiteningPoint(scaled, natural)
         return found
 

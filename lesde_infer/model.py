@@ -54,6 +54,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_coefficients, feedback_sums, logits_coefficients
 from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
+from lesde_infer.size_lean import SizeLean, lean_of_weights
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
 
@@ -102,6 +103,8 @@ class StrataData(NamedTuple):
         x, from 0 for the shortest interval to 1 for the longest; 1 where all are alike.
     n_classes : array, shape ()
         K.
+    lean : SizeLean, or None
+        How the curves of a single stratum lean on b, where its drift depends on sizes.
     """
 
     direction_square: Float[Array, "stratum time component"]
@@ -125,6 +128,7 @@ class StrataData(NamedTuple):
     relative_length: Float[Array, " time"]
     n_classes: Float[Array, ""]
     relative_size: Float[Array, "stratum time"]
+    lean: SizeLean | None = None
 
 
 class Parameters(NamedTuple):
@@ -178,13 +182,19 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool, sized: boo
     """Sample everything that the likelihood depends on from its prior."""
     n_strata = len(data.reference)
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
-    weights = sample_weights(curve, data.prior, time_scale)
+    slope = sample_size_slope(n_strata, mixed=mixed) if sized else None
+    lean = None
+    if slope is not None and data.lean is not None:
+        own = lean_of_weights(data.lean, slope[0])
+        lean = jnp.zeros((len(data.prior.level_mean), own.shape[1])).at[0].set(own[0])
+        lean = lean.at[2].set(own[1]) if mixed else lean
+    weights = sample_weights(curve, data.prior, time_scale, lean)
     seen, log_scale, attenuation = evaluate_curves(curve, weights, time_scale, data)
     degrees, exponent = sample_noise_shape(n_strata, mixed=mixed)
     location = one_step_location(seen, attenuation, data)
-    if not sized:
+    if slope is None:
         return Parameters(location, log_scale, attenuation, degrees, exponent)
-    return Parameters(location, log_scale, attenuation, degrees, exponent, sample_size_slope(n_strata, mixed=mixed))
+    return Parameters(location, log_scale, attenuation, degrees, exponent, slope)
 
 
 def sample_size_slope(n_strata: int, *, mixed: bool) -> Float[Array, "stratum 2"]:
