@@ -39,6 +39,7 @@ bench: install
 	$(BIN)/python benchmarks/fit_speed.py
 	$(BIN)/python benchmarks/cost.py --short
 	$(BIN)/python benchmarks/recorder.py --short
+	$(BIN)/python benchmarks/statistics_speed.py --short
 	$(BIN)/python benchmarks/inference.py --contestants plain-strata plain-independent
 
 # dynestyx and cd-dynamax have an environment of their own, without PyTorch.
