@@ -1,5 +1,7 @@
 """Arrays in a recording that grow by one entry per record, and how they are checked before they are read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ class RecordArray:
             first, rest = slice(None), [Ellipsis, *rest]
         # Negative, boolean and out-of-bounds indices are NumPy's to resolve.
         records = np.arange(len(self))[first if isinstance(first, slice) else np.asarray(first)]
-        try:
+        with self._damage_reported():
             if records.ndim == 0:
                 return self._dataset[(int(records), *rest)]
             if isinstance(first, slice) and (first.step is None or first.step > 0):
@@ -45,6 +47,17 @@ class RecordArray:
             # HDF5 reads each record once, in rising order.
             unique, inverse = np.unique(records, return_inverse=True)
             return self._dataset[(unique, *rest)][inverse]
+
+    def read_into(self, record: int, memory: np.ndarray) -> np.ndarray:
+        """Read a record into memory of its shape and type, and return it."""
+        with self._damage_reported():
+            self._dataset.read_direct(memory, np.s_[record])
+        return memory
+
+    @contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"{self._path}: {self._dataset.name} is damaged and cannot be read; copy the file again, or save what "

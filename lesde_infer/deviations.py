@@ -71,9 +71,14 @@ def contrast_axes(means: Any, deviations: Any, numpy: ModuleType = np) -> Any:
         the class means, so that the span has as many dimensions as there are rows that are not, none if all class means
         coincide; `axesᵀ axes` is P.
     """
+    return axes_beyond_rounding(means, (deviations**2).mean(), numpy)
+
+
+def axes_beyond_rounding(means: Any, mean_square: Any, numpy: ModuleType = np) -> Any:
+    """Return what `contrast_axes` does, given the mean of |δ|² over samples and features."""
     n_axes = min(means.shape[0] - 1, means.shape[1])
     _, singular, axes = numpy.linalg.svd(means - means.mean(axis=0), full_matrices=False)
-    size = numpy.sqrt((means**2).sum() + means.shape[1] * (deviations**2).mean())
+    size = numpy.sqrt((means**2).sum() + means.shape[1] * mean_square)
     present = singular[:n_axes] > CUT_OFF * size
     return numpy.where(present[:, None], axes[:n_axes], 0.0)
 

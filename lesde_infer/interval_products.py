@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lesde_infer.class_average import ClassAverage
 from lesde_infer.common_growth import GrowthProducts
+from lesde_infer.deviation_sums import DeviationSums
 from lesde_infer.impacts import IntervalDirections
 from lesde_infer.observed_noise import ObservedNoise
-from lesde_infer.snapshots import ClassAverage, Snapshot
+from lesde_infer.snapshots import Snapshot
 from lesde_infer.within_statistics import DeviationProducts
 
 
@@ -85,15 +87,13 @@ class IntervalProducts:
         samples: Bool[np.ndarray, " sample"],
     ) -> tuple["IntervalProducts", ClassMeanMovement]:
         """Collapse the interval between two records over the samples that both hold, whose class average is given."""
-        start_means, start_deviations = before.over(average, samples)
-        stop_means, stop_deviations = after.over(average, samples)
+        first, last = before.over(average, samples), after.over(average, samples)
         directions = before.directions
-        moved = ClassMeanMovement.between(start_means, stop_means, directions.impact, directions.mean_impact)
-        deviations = DeviationProducts.between(
-            start_means, start_deviations, stop_deviations, before.pushes_over(average, samples)
-        )
-        n_samples, changed = int(np.count_nonzero(samples)), not before.equals(after, samples)
-        return cls._of(directions, moved, after.contrast, deviations, before.impact_f, n_samples, changed), moved
+        moved = ClassMeanMovement.between(first.means, last.means, directions.impact, directions.mean_impact)
+        sums = DeviationSums(first, last, average, before.push_over(average, samples))
+        n_samples = int(np.count_nonzero(samples))
+        found = cls._of(directions, moved, after.contrast, sums.products(), before.impact_f, n_samples, sums.moved())
+        return found, moved
 
     def along(
         self, directions: IntervalDirections, movement: ClassMeanMovement, end: Float[np.ndarray, "class_ feature"]

@@ -7,10 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from data_tools.recording import Recording
+from lesde_infer.frequencies import class_weights
+from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import ClassMeanMovement, IntervalProducts
 from lesde_infer.missing import MissingCounter, MissingData
-from lesde_infer.probe_sampling import moved_along
-from lesde_infer.snapshots import MINIMAL_SAMPLES, Snapshot, SnapshotReader
+from lesde_infer.momentum import MomentumFilter
+from lesde_infer.probe_sampling import moved_between
+from lesde_infer.read_ahead import ReadAhead
+from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, Snapshot, SnapshotReader
 
 
 class Interval(NamedTuple):
@@ -27,7 +32,8 @@ class Interval(NamedTuple):
     two_apart : float
         Product of the contrasts of the impacts at its end and at the record before its start; 0 without one.
     moved_along : function
-        Returns how far each sample moves along the impact of its class (`lesde_infer.probe_sampling`).
+        Returns how far each sample moves along the impact of its class (`lesde_infer.probe_sampling`); to be called
+        before the next interval is asked for.
     """
 
     start: int
@@ -52,9 +58,21 @@ class RecordedIntervals:
     """
 
     def __init__(
-        self, reader: SnapshotReader, steps: Int[np.ndarray, " record"], times: Float[np.ndarray, " record"]
+        self,
+        recording: Recording,
+        layer: str,
+        impact: Impact,
+        group: Grouping,
+        steps: Int[np.ndarray, " record"],
+        times: Float[np.ndarray, " record"],
+        frequencies: Float[np.ndarray, " class_"] | None,
+        momentum: MomentumFilter | None,
     ) -> None:
-        self._reader, self._times = reader, times
+        self._records = ReadAhead(recording, len(times))
+        self._reader = reader = SnapshotReader(
+            self._records, layer, impact, group, class_weights(frequencies), momentum, as_stored=True
+        )
+        self._times = times
         self.classes, self.groups, self.sizes = reader.classes, reader.groups, reader.average.sizes
         self.layers = reader.layers
         self._missing = MissingCounter(reader.groups, reader.n_classes, steps)
@@ -62,7 +80,11 @@ class RecordedIntervals:
         self.mean_square: list[float] = []
 
     def __iter__(self) -> Iterator[Interval]:
-        """Read all records in order, and yield the intervals between them that can be used."""
+        """Read all records in order, and yield the intervals between them that can be used, each until the next."""
+        with self._records:
+            yield from self._intervals()
+
+    def _intervals(self) -> Iterator[Interval]:
         reader, times = self._reader, self._times
         held, before = reader.read(0)
         self.mean_square.append(np.nan if before is None else before.mean_square)
@@ -102,4 +124,4 @@ class RecordedIntervals:
 
 
 def _moved_along(before: Snapshot, after: Snapshot, groups: Int[np.ndarray, " sample"]) -> Float[np.ndarray, " sample"]:
-    return moved_along(after.features - before.features, before.contrast, groups)
+    return moved_between(before.features, after.features, before.contrast, groups)

@@ -21,6 +21,8 @@ tests/lesde_infer/test_probe_sampling.py compares it with the scatter over rando
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lesde_infer.sample_blocks import DoubleBlock, blocks, over_parts, times
+
 END_SHARE = 0.1  # of the record: γ at the end is its average over the last tenth
 
 
@@ -71,3 +73,22 @@ def moved_along(
 ) -> Float[np.ndarray, " sample"]:
     """Return how far each sample moves along the contrast of the impact of its class; 0 where it is missing."""
     return np.nan_to_num(np.einsum("if,if->i", change, impact[groups]), nan=0.0)
+
+
+def moved_between(
+    before: Float[np.ndarray, "sample feature"],
+    after: Float[np.ndarray, "sample feature"],
+    impact: Float[np.ndarray, "class_ feature"],
+    groups: Int[np.ndarray, " sample"],
+) -> Float[np.ndarray, " sample"]:
+    """Return `moved_along` of features, without a copy of them."""
+    turned = np.ascontiguousarray(impact.T)
+
+    def add(part: slice) -> np.ndarray:
+        found, values, change = np.empty(part.stop - part.start), DoubleBlock(), DoubleBlock()
+        for block in blocks(part, impact.shape[1]):
+            along = times(change.less(values.of(after[block]), before[block]), turned)
+            found[block.start - part.start : block.stop - part.start] = along[np.arange(len(along)), groups[block]]
+        return found
+
+    return np.nan_to_num(np.concatenate(over_parts(before.shape, add)), nan=0.0)

@@ -31,10 +31,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from data_tools.recording import Recording
 from lesde_infer._jax import jax, jnp
+from lesde_infer.class_average import ClassAverage
 from lesde_infer.deviations import contrast_axes
 from lesde_infer.noise_dimension import across
 from lesde_infer.noise_directions import ROUNDING, shrinkage_share
-from lesde_infer.snapshots import MINIMAL_SAMPLES, ClassAverage, present_samples, read_record
+from lesde_infer.snapshots import MINIMAL_SAMPLES, present_samples, read_record
 
 WINDOW = 33
 """W, movements that noise is made of."""

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import RecordedClassifier
+from lesde_infer.class_average import ClassAverage
+from lesde_infer.deviation_sums import Moment, Push
 from lesde_infer.impacts import (
     Impact,
     IntervalDirections,
@@ -26,39 +28,11 @@ from lesde_infer.impacts import (
 )
 from lesde_infer.momentum import MomentumFilter
 from lesde_infer.record_source import RecordSource
+from lesde_infer.residuals import Residuals
 
 Grouping = Literal["labels", "given_labels"]
 MINIMAL_SAMPLES = 2
 """Samples of a class below which nothing can be said of its spread."""
-
-
-def softmax(logits: Float[np.ndarray, "sample class_"]) -> Float[np.ndarray, "sample class_"]:
-    """Softmax over the last axis, safe against overflow."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-class ClassAverage:
-    """Averages over the samples of each class, as one matrix product."""
-
-    def __init__(self, groups: Int[np.ndarray, " sample"], n_classes: int) -> None:
-        self.groups = groups
-        self.sizes = np.bincount(groups, minlength=n_classes)
-        self._indicator = np.zeros((n_classes, len(groups)))
-        self._indicator[groups, np.arange(len(groups))] = 1.0
-        self._indicator /= self.sizes[:, None]
-
-    def __call__(self, values: Float[np.ndarray, "sample value"]) -> Float[np.ndarray, "class_ value"]:
-        """Return the class means of ``values``."""
-        return self._indicator @ values
-
-    def f_statistic(self, values: Float[np.ndarray, "sample value"]) -> float:
-        """Between-class mean square over within-class mean square, summed over components; 0 if both vanish."""
-        means = self(values)
-        grand = self.sizes @ means / self.sizes.sum()
-        between = (self.sizes[:, None] * (means - grand) ** 2).sum() / (len(self.sizes) - 1)
-        within = ((values - means[self.groups]) ** 2).sum() / (len(values) - len(self.sizes))
-        return float(between / within) if within > 0 else (np.inf if between > 0 else 0.0)
 
 
 LARGEST_FEATURE = 1e60  # beyond it, products of squares overflow
@@ -74,6 +48,13 @@ def read_record(recording: RecordSource, layer: str, record: int) -> Float[np.nd
         compute with.
     """
     features = np.asarray(recording.features(layer)[record], dtype=np.float64)
+    _require_usable(recording, layer, record, features)
+    return features
+
+
+def _require_usable(
+    recording: RecordSource, layer: str, record: int, features: Float[np.ndarray, "sample feature"]
+) -> None:
     finite = np.isfinite(features)
     if not finite.all() and not (finite.all(axis=1) | np.isnan(features).all(axis=1)).all():
         recording.check_finite(layer)
@@ -84,23 +65,11 @@ def read_record(recording: RecordSource, layer: str, record: int) -> Float[np.nd
             f"{recording.path}: layer {layer} holds values up to {largest:.0e} at step {recording.steps[record]}: "
             f"training diverged; {before}"
         )
-    return features
 
 
 def present_samples(features: Float[np.ndarray, "sample feature"]) -> Bool[np.ndarray, " sample"]:
-    """Return which samples a record that `read_record` read holds."""
+    """Return which samples a record holds, whose features are NaN throughout or not at all."""
     return ~np.isnan(features[:, 0])
-
-
-def _spread_out(
-    held: Float[np.ndarray, "held value"], present: Bool[np.ndarray, " sample"]
-) -> Float[np.ndarray, "sample value"]:
-    """Give each sample its row, NaN where it is missing."""
-    if present.all():
-        return held
-    spread = np.full((len(present), held.shape[1]), np.nan)
-    spread[present] = held
-    return spread
 
 
 @dataclass(frozen=True)
@@ -131,8 +100,8 @@ class Snapshot:
     ----------
     class_means : array, shape (class, feature)
         Means over the samples of each class.
-    deviations : array, shape (sample, feature)
-        Features minus the mean of their class; NaN for missing samples.
+    deviation_square : float
+        Sum of the squares of all deviations from them.
     impacts : RecordImpacts
         Impacts of the classes.
     directions : IntervalDirections
@@ -140,58 +109,60 @@ class Snapshot:
     impact_f : float
         F statistic of the impacts, see `lesde_infer.statistics.Statistics`.
     features : array, shape (sample, feature)
-        As recorded.
+        As the reader got them.
+    mean_square : float
+        Mean of all their squares.
     present : array, shape (sample,)
         Samples that the record holds.
-    sample_impacts : array, shape (sample, feature), or None
-        Under impact R V r_i, the residual of each sample in feature space; NaN for missing samples.
+    push : Push or None
+        Under impact R, what pushes each sample that the record holds, besides its class.
     """
 
     class_means: Float[np.ndarray, "class_ feature"]
-    deviations: Float[np.ndarray, "sample feature"]
+    deviation_square: float
     impacts: RecordImpacts
     directions: IntervalDirections
     impact_f: float
     features: Float[np.ndarray, "sample feature"]
+    mean_square: float
     present: Bool[np.ndarray, " sample"]
-    sample_impacts: Float[np.ndarray, "sample feature"] | None
+    push: Push | None
 
-    def over(
-        self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]
-    ) -> tuple[Float[np.ndarray, "class_ feature"], Float[np.ndarray, "chosen feature"]]:
-        """Return class means over some of the samples, whose class average is given, and deviations from these."""
+    def over(self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]) -> Moment:
+        """Return features, class means and deviations of some of the samples, whose class average is given."""
         if samples.all():
-            return self.class_means, self.deviations
+            return Moment(self.features, self.class_means, self.deviation_square)
         features = self.features[samples]
-        means = average(features)
-        return means, features - means[average.groups]
+        means, _, deviation_square = average.spread(features)
+        return Moment(features, means, deviation_square)
 
-    def pushes_over(
-        self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]
-    ) -> Float[np.ndarray, "chosen feature"] | None:
-        """Return what pushes some of the samples besides their class: V(r_i − r̄_g), r̄_g the mean of its class."""
-        if self.sample_impacts is None:
-            return None
-        own = self.sample_impacts[samples]
-        return own - average(own)[average.groups]
+    def push_over(self, average: ClassAverage, samples: Bool[np.ndarray, " sample"]) -> Push | None:
+        """Return what pushes some of the samples besides their class, whose mean is over these."""
+        if self.push is None or samples.all():
+            return self.push
+        own = self.push.residuals[:, samples[self.present]]
+        return self.push._replace(residuals=own - average(own.T).T[:, average.groups])
 
     @property
     def contrast(self) -> Float[np.ndarray, "class_ feature"]:
         """Contrasts of the impact: hₖ less its mean over classes."""
         return self.directions.impact
 
-    @property
-    def mean_square(self) -> float:
-        """Mean of all squared features of the samples that the record holds."""
-        return float(np.mean(self.features[self.present] ** 2))
-
-    def equals(self, other: "Snapshot", samples: Bool[np.ndarray, " sample"]) -> bool:
-        """Whether no feature of some samples differs."""
-        return np.array_equal(self.features[samples], other.features[samples])
-
 
 class SnapshotReader:
-    """Turns one record of a recording into class means, deviations and directions."""
+    """Turns one record of a recording into class means, deviations and directions.
+
+    Parameters
+    ----------
+    recording, layer, impact, group
+        What is read.
+    weights : array, shape (class,), or None
+        w_l of each class (`lesde_infer.impacts`).
+    momentum : MomentumFilter, optional
+        Filters impacts.
+    as_stored : bool
+        Whether snapshots may hold features as the recording returns them, and not in double precision.
+    """
 
     def __init__(
         self,
@@ -201,9 +172,11 @@ class SnapshotReader:
         group: Grouping,
         weights: Weights = None,
         momentum: MomentumFilter | None = None,
+        *,
+        as_stored: bool = False,
     ) -> None:
         self.recording, self.layer, self.impact, self.weights = recording, layer, impact, weights
-        self.momentum = momentum
+        self.momentum, self._as_stored = momentum, as_stored
         groups = recording.labels if group == "labels" else recording.given_labels
         self.classes, self.groups = np.unique(groups, return_inverse=True)
         self.n_classes = len(self.classes)
@@ -215,7 +188,6 @@ class SnapshotReader:
             assert recording.logits is not None  # noqa: S101  (checked by _require_impact)
             self.logits = recording.logits
             self.hidden = layer != recording.logits
-            self.target = np.eye(recording.features(recording.logits).shape[2])[recording.given_labels]
             self.layers += [self.logits] if self.hidden else []
 
     def average_over(self, samples: Bool[np.ndarray, " sample"]) -> ClassAverage | None:
@@ -237,59 +209,56 @@ class SnapshotReader:
         InputError
             Where a value is infinite or only part of a sample's features is NaN.
         """
-        features = read_record(self.recording, self.layer, record)
+        features = self._features(self.layer, record)
+        spread = self.average.spread(features)
+        present = np.ones(len(features), dtype=bool)
+        if not spread.square <= LARGEST_FEATURE**2:
+            _require_usable(self.recording, self.layer, record, features)
+            present = present_samples(features)
         logits = features
         if self.impact == "R" and self.hidden:
-            logits = read_record(self.recording, self.logits, record)
-        present = present_samples(features) & present_samples(logits)
-        average = self.average_over(present)
-        if average is None:
-            return present, None
-        held = features[present]
-        means = average(held)
-        impacts, sample_impact = self._impacts(record, average, held, means, logits[present], present)
-        directions = impacts.driving(*self._drive(record, impacts.values))
-        deviations = _spread_out(held - means[average.groups], present)
-        sample_impacts = None
-        if self.impact == "R":
-            own = sample_impact @ self._classifier_weight(record) if self.hidden else sample_impact
-            sample_impacts = _spread_out(own, present)
-        f_statistic = average.f_statistic(sample_impact)
-        snapshot = Snapshot(means, deviations, impacts, directions, f_statistic, features, present, sample_impacts)
-        return present, snapshot
-
-    def _impacts(
-        self,
-        record: int,
-        average: ClassAverage,
-        features: Float[np.ndarray, "held feature"],
-        means: Float[np.ndarray, "class_ feature"],
-        logits: Float[np.ndarray, "held given_class"],
-        present: Bool[np.ndarray, " sample"],
-    ) -> tuple[RecordImpacts, Float[np.ndarray, "held value"]]:
+            logits = self._features(self.logits, record)
+            _require_usable(self.recording, self.logits, record, logits)
+            present &= present_samples(logits)
+        average, held = self.average, features
+        if not present.all():
+            of_present = self.average_over(present)
+            if of_present is None:
+                return present, None
+            average, held, logits = of_present, features[present], logits[present]
+            spread = average.spread(held)
+        push = None
         if self.impact == "I":
-            return RecordImpacts(means, partial(isotropic_directions, weights=self.weights)), features
-        if self.impact == "L":
+            impacts = RecordImpacts(spread.means, partial(isotropic_directions, weights=self.weights))
+            f_statistic = average.f_of(spread.means, spread.deviation_square)
+        elif self.impact == "L":
+            impacts = RecordImpacts(spread.means, partial(logits_directions, weights=self.weights))
             axes = simplex_directions(self.n_classes)[average.groups]
-            own = (features * axes).sum(axis=1, keepdims=True) * axes
-            return RecordImpacts(means, partial(logits_directions, weights=self.weights)), own
-        probabilities = softmax(logits)
-        # At the given class it is the sum of all other probabilities: 1 − s would round to 0 where s is near 1.
-        target = self.target[present]
-        others = (probabilities * (1.0 - target)).sum(axis=1, keepdims=True)
-        residuals = np.where(target > 0, others, -probabilities)
-        class_probability = average(probabilities)
-        scatter = average((probabilities[:, :, None] * probabilities[:, None, :]).reshape(len(logits), -1))
-        n_given = logits.shape[1]
-        mean_probability = weighted(class_probability, self.weights).mean(axis=0)
-        mean_scatter = weighted(scatter, self.weights).mean(axis=0)
-        curvature = np.diag(mean_probability) - mean_scatter.reshape(n_given, n_given)
-        weight = self._classifier_weight(record) if self.hidden else None
+            f_statistic = average.f_statistic((held * axes).sum(axis=1, keepdims=True) * axes)
+        else:
+            residuals = Residuals.of(logits, self.recording.given_labels[present], average, self.weights)
+            weight = self._classifier_weight(record) if self.hidden else None
 
-        def directions(drive: Float[np.ndarray, "class_ given_class"]) -> IntervalDirections:
-            return residual_directions(weighted(drive, self.weights), curvature, weight)
+            def directions(drive: Float[np.ndarray, "class_ given_class"]) -> IntervalDirections:
+                return residual_directions(weighted(drive, self.weights), residuals.curvature, weight)
 
-        return RecordImpacts(average(residuals), directions), residuals
+            impacts, f_statistic = RecordImpacts(residuals.means, directions), residuals.f_statistic
+            push = Push(residuals.deviations, np.eye(logits.shape[1]) if weight is None else weight)
+        return present, Snapshot(
+            spread.means,
+            spread.deviation_square,
+            impacts,
+            impacts.driving(*self._drive(record, impacts.values)),
+            f_statistic,
+            features,
+            spread.square / held.size,
+            present,
+            push,
+        )
+
+    def _features(self, layer: str, record: int) -> Float[np.ndarray, "sample feature"]:
+        found: Float[np.ndarray, "sample feature"] = self.recording.features(layer)[record]
+        return found if self._as_stored else np.asarray(found, dtype=np.float64)
 
     def _drive(
         self, record: int, impacts: Float[np.ndarray, "class_ value"]

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.common_growth import GrowthStatistics
-from lesde_infer.frequencies import class_frequencies, class_weights
+from lesde_infer.frequencies import class_frequencies
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import StratumProducts
 from lesde_infer.interval_source import RecordedIntervals
@@ -34,7 +34,7 @@ from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.reduced_intervals import ReducedIntervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
-from lesde_infer.snapshots import Grouping, SnapshotReader
+from lesde_infer.snapshots import Grouping
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
 
@@ -275,8 +275,7 @@ def compute_statistics(
     if recording.is_reduced:
         source = ReducedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
     else:
-        reader = SnapshotReader(recording, layer, impact, group, class_weights(shares), momentum)
-        source = RecordedIntervals(reader, steps, times)
+        source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(source.groups, len(source.classes))
     intervals, starts, start_samples, two_apart = [], [], [], {}

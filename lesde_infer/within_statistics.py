@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lesde_infer.deviations import Within, contrast_axes
+from lesde_infer.deviations import Within
 from lesde_infer.rounding import ROUNDING_MARGIN
 
 SMALLEST_FACTOR = 1e-3  # a change of sign of the deviations cannot be a growth: f is floored here
@@ -96,7 +96,10 @@ class PartStatistics:
 
 
 class PartProducts(NamedTuple):
-    """Inner products of a part of the deviations over one interval; q° is the part's share of that of the module."""
+    """Inner products of a part of the deviations over one interval: |δ|², ⟨δ, Δ⟩, |Δ|², |q°|², ⟨q°, Δ⟩; dimensions.
+
+    q° is the part's share of that of the module.
+    """
 
     square: float
     product: float
@@ -104,26 +107,6 @@ class PartProducts(NamedTuple):
     push_square: float
     push_product: float
     axes: int
-
-    @classmethod
-    def of(
-        cls,
-        deviations: Float[np.ndarray, "sample feature"],
-        change: Float[np.ndarray, "sample feature"],
-        push: Float[np.ndarray, "sample feature"] | None,
-        axes: int,
-    ) -> "PartProducts":
-        """Take the products of a part with ``axes`` dimensions: |δ|², ⟨δ, Δ⟩, |Δ|², |q°|², ⟨q°, Δ⟩."""
-        square = _product(deviations, deviations)
-        rest = None if push is None else push - deviations * (_product(deviations, push) / max(square, TINY))
-        return cls(
-            square,
-            _product(deviations, change),
-            _product(change, change),
-            0.0 if rest is None else _product(rest, rest),
-            0.0 if rest is None else _product(rest, change),
-            axes,
-        )
 
     @property
     def log_size_growth(self) -> float | None:
@@ -133,43 +116,11 @@ class PartProducts(NamedTuple):
 
 
 class DeviationProducts(NamedTuple):
-    """Inner products of one interval: all deviations, and their parts."""
+    """Inner products of one interval: all deviations, and their parts (`lesde_infer.deviation_sums`)."""
 
     whole: PartProducts
     along: PartProducts
     across: PartProducts
-
-    @classmethod
-    def between(
-        cls,
-        class_means: Float[np.ndarray, "class_ feature"],
-        before: Float[np.ndarray, "sample feature"],
-        after: Float[np.ndarray, "sample feature"],
-        push: Float[np.ndarray, "sample feature"] | None,
-    ) -> "DeviationProducts":
-        """Take the products.
-
-        Parameters
-        ----------
-        class_means : array
-            At the interval's start.
-        before, after : array
-            Deviations at its start and at its end.
-        push : array or None
-            q, deviations of the samples' impacts from those of their classes, in feature space.
-        """
-        change, n_features = after - before, class_means.shape[1]
-        axes = contrast_axes(class_means, before)
-        rank = int(axes.any(axis=1).sum())
-        projected = [None if values is None else values @ axes.T @ axes for values in (before, change, push)]
-        along = [np.zeros_like(before) if values is None else values for values in projected]
-        return cls(
-            PartProducts.of(before, change, None, n_features),
-            PartProducts.of(along[0], along[1], projected[2], rank),
-            PartProducts.of(
-                before - along[0], change - along[1], None if push is None else push - along[2], n_features - rank
-            ),
-        )
 
 
 def measure_whole(
@@ -274,11 +225,3 @@ def measured_strata(whole: WithinStatistics, parts: PartStatistics, within: With
     }
     pulls = {} if pull is None else {"pull": Measured("pull_strength", pull.strength, pull.error, parts.along.spread)}
     return {**growth, **pulls, **noise}
-
-
-def _product(first: Float[np.ndarray, "sample feature"], second: Float[np.ndarray, "sample feature"]) -> float:
-    """Return the sum of the products of all entries.
-
-    Not by BLAS: its threads wait for one another, and where the processor is busy that takes a hundred times as long.
-    """
-    return float(np.einsum("ij,ij->", first, second))

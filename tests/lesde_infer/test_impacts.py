@@ -20,7 +20,7 @@ from lesde_infer.impacts import (
     spread_rate,
 )
 from lesde_infer.phi import MAXIMAL_EXPONENT, phi_1
-from lesde_infer.snapshots import softmax
+from lesde_infer.residuals import softmax
 
 LENGTH = 0.7
 RATES = {  # (γ, g) as multiples of K and of one, so that an interval changes things by order one at any K

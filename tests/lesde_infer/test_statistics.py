@@ -9,8 +9,9 @@ from core_helpers import CASES, class_means, make_case, make_run
 from scipy import stats
 
 from data_tools.errors import InputError
+from lesde_infer.class_average import ClassAverage
 from lesde_infer.impacts import residual_directions
-from lesde_infer.snapshots import ClassAverage, softmax
+from lesde_infer.residuals import softmax
 from lesde_infer.statistics import compute_statistics
 
 
