@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from lesde_infer.cache_folder import cache_folder
+
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # here and below: JAX leaves it untyped
 # Programs run in the thread that calls them. Fits have threads of their own, one a core; programs that wait in the pool
 # for parts of their own to be done there may fill it and wait for ever (github.com/jax-ml/jax/issues/25861).
@@ -27,7 +29,7 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-unt
 def _keep_compiled_programs() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lesde" / "jax"
+    folder = cache_folder("jax")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

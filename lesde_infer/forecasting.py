@@ -78,6 +78,7 @@ def forecast(
     max_samples_per_class: int = 200,
     n_fit_draws: int | None = None,
     allow_unconverged: bool = False,
+    cache: bool = True,
     progress: FitProgress | None = None,
 ) -> Forecast:
     """Forecast what follows a prefix of a recording.
@@ -108,6 +109,8 @@ def forecast(
         Draws of each chain; by default those of `lesde_infer.fit`.
     allow_unconverged : bool
         Forecast from a fit that misses its limits, and note it.
+    cache : bool
+        As of `lesde_infer.fit`.
     progress : callable, optional
         Called with stage, done and total.
 
@@ -144,6 +147,7 @@ def forecast(
         seed=seed,
         n_draws=DRAWS if n_fit_draws is None else n_fit_draws,
         allow_unconverged=allow_unconverged,
+        cache=cache,
         progress=progress,
     )
     return continue_fit(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -67,6 +67,7 @@ def fit(
     n_chains: int = CHAINS,
     n_draws: int = DRAWS,
     allow_unconverged: bool = False,
+    cache: bool = True,
     progress: FitProgress | None = None,
 ) -> Fit:
     """Infer the elasticity of a recorded training run.
@@ -117,6 +118,8 @@ def fit(
         run on, to 2, 4 and 10 times as many.
     allow_unconverged : bool
         Return a fit that misses its limits, instead of refusing it. Its diagnostics say so.
+    cache : bool
+        Keep what is taken of a large recording for the next time (`lesde_infer.kept_rows`).
     progress : callable, optional
         Called with stage, done and total.
 
@@ -139,9 +142,8 @@ def fit(
     started = perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
         layer = recording.choose_layer(layer)
-        statistics = compute_statistics(
-            recording, layer, impact, group=group, until=until, frequencies=class_frequencies, time=time, drive=drive
-        )
+        choices: dict[str, Any] = {"group": group, "until": until, "time": time, "drive": drive, "cache": cache}
+        statistics = compute_statistics(recording, layer, impact, frequencies=class_frequencies, **choices)
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
         settings = Settings(
             layer, impact, elasticity, curve, group, seed, until, shares, time, statistics.drive, within, horizon, parts

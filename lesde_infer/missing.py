@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,18 @@ class MissingCounter:
     """Counts what is missing while records and intervals are read in order."""
 
     def __init__(self, groups: Int[np.ndarray, " sample"], n_classes: int, steps: Int[np.ndarray, " record"]) -> None:
-        self._groups, self._n_classes, self._steps = groups, n_classes, steps
+        self._sizes, self._steps = np.bincount(groups, minlength=n_classes), steps
         self._missing = np.zeros((len(steps), n_classes), dtype=np.int64)
         self._lacking = np.zeros((len(steps) - 1, n_classes), dtype=bool)
         self._standing, self._restarted = np.zeros((2, len(steps) - 1), dtype=bool)
 
-    def add_record(self, record: int, present: Bool[np.ndarray, " sample"]) -> None:
-        """Count the samples that a record lacks."""
-        self._missing[record] = np.bincount(self._groups[~present], minlength=self._n_classes)
+    def add_record(self, record: int, held: Int[np.ndarray, " class_"]) -> None:
+        """Count the samples that a record lacks, given those of each class that it holds."""
+        self._missing[record] = self._sizes - held
 
-    def add_dropped(self, interval: int, common: Bool[np.ndarray, " sample"], minimum: int) -> None:
-        """Note an interval that is dropped for want of samples that both ends hold."""
-        self._lacking[interval] = np.bincount(self._groups[common], minlength=self._n_classes) < minimum
+    def add_dropped(self, interval: int, common: Int[np.ndarray, " class_"], minimum: int) -> None:
+        """Note an interval that is dropped for want of samples that both ends hold, given those of each class."""
+        self._lacking[interval] = common < minimum
 
     def add_standing(self, interval: int) -> None:
         """Note an interval in which no time passes."""

@@ -24,7 +24,6 @@ from lesde_infer.common_growth import GrowthStatistics
 from lesde_infer.frequencies import class_frequencies
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_products import StratumProducts
-from lesde_infer.interval_source import RecordedIntervals
 from lesde_infer.missing import MissingData
 from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_directions import ClassMeanNoise
@@ -32,6 +31,7 @@ from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory
 from lesde_infer.observed_noise import ObservedNoise
 from lesde_infer.persistence import interval_loss, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
+from lesde_infer.recorded_intervals import RecordedIntervals
 from lesde_infer.reduced_intervals import ReducedIntervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
 from lesde_infer.snapshots import Grouping
@@ -232,6 +232,7 @@ def compute_statistics(
     frequencies: Sequence[float] | None = None,
     time: TimeChoice = "recorded",
     drive: DriveChoice = "auto",
+    cache: bool = True,
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -254,6 +255,8 @@ def compute_statistics(
         Unit of time, see `lesde_infer.time_axis`.
     drive : {"auto", "instantaneous", "filtered"}
         Whether impacts are filtered by the memory of momentum, see `lesde_infer.momentum`.
+    cache : bool
+        Whether what is taken of a large recording is kept for the next time, see `lesde_infer.kept_rows`.
 
     Raises
     ------
@@ -275,7 +278,7 @@ def compute_statistics(
     if recording.is_reduced:
         source = ReducedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
     else:
-        source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
+        source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum, cache=cache)
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(source.groups, len(source.classes))
     intervals, starts, start_samples, two_apart = [], [], [], {}

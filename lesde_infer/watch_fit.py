@@ -59,7 +59,7 @@ def infer(
     from lesde_infer.inference import DRAWS, fit
 
     try:
-        path = thinned(path, until, folder)
+        recorded, path = path, thinned(path, until, folder)
         time_end = None
         if horizon is not None and horizon > until:
             with Recording(path) as recording:
@@ -73,6 +73,7 @@ def infer(
             horizon=time_end,
             n_draws=DRAWS if draws is None else draws,
             allow_unconverged=True,
+            cache=path == recorded,
         )
         summary = result.to_json()
         found: dict[str, Any] = {

@@ -13,6 +13,7 @@ import typer
 from data_tools.errors import InputError
 from lesde_infer.cli.console import note, plain_table, prefixed, progress_bars, results_console, short_number
 from lesde_infer.cli.options import (
+    CacheOption,
     CurveOption,
     DriveOption,
     ElasticityOption,
@@ -90,6 +91,7 @@ def compare(
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw runs and means of all quantities.")] = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
+    cache: CacheOption = True,
     force: ForceOption = False,
 ) -> None:
     """Compare architectures, each known by one or more training runs.
@@ -137,6 +139,7 @@ def compare(
                 force=force,
                 progress=prefixed(show, of_impact),
                 impact=of_impact,
+                cache=cache,
                 **options,
             )
             fits |= {(run.recording, of_impact): run for run in fleet.runs}

@@ -12,6 +12,7 @@ from lesde_infer.cli.fleet_table import fit_fleet
 from lesde_infer.cli.moments_command import moments_beside_posterior, show_beside_posterior
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
+    CacheOption,
     CurveOption,
     DriveOption,
     ElasticityOption,
@@ -85,6 +86,7 @@ def fit(
     ] = None,
     json: JsonOption = None,
     allow_unconverged: AllowUnconvergedOption = False,
+    cache: CacheOption = True,
     force: ForceOption = False,
 ) -> None:
     """Infer elasticity, and whether features separate.
@@ -106,6 +108,7 @@ def fit(
         "drive": drive,
         "seed": seed,
         "allow_unconverged": allow_unconverged,
+        "cache": cache,
     }
     if out_dir is not None:
         if out is not None or csv is not None:

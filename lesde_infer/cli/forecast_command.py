@@ -8,6 +8,7 @@ import typer
 from lesde_infer.cli.console import note, plain_table, progress_bars, results_console, short_number
 from lesde_infer.cli.options import (
     AllowUnconvergedOption,
+    CacheOption,
     CurveOption,
     DriveOption,
     ElasticityOption,
@@ -55,6 +56,7 @@ def forecast(
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw what is predicted, and what came.")] = None,
     json: JsonOption = None,
     allow_unconverged: AllowUnconvergedOption = False,
+    cache: CacheOption = True,
     force: ForceOption = False,
 ) -> None:
     """Fit the first part of a run, and simulate what follows.
@@ -83,6 +85,7 @@ def forecast(
             seed=seed,
             n_draws=n_draws,
             allow_unconverged=allow_unconverged,
+            cache=cache,
             progress=show,
         )
     summary = result.to_json()

@@ -65,6 +65,14 @@ AllowUnconvergedOption: TypeAlias = Annotated[
     bool, typer.Option("--allow-unconverged", help="Keep a fit whose sampler missed its target, marked as such.")
 ]
 
+CacheOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Keep what is taken of recordings of 64 MB and more for the next time; --no-cache: take it anew.",
+    ),
+]
+
 
 def numbers(option: str, given: str) -> list[float]:
     """Return the numbers of a list with commas.
