@@ -27,7 +27,18 @@ def repeat(data, interval):
     time_first = {"lengths", "n_steps", "relative_length", "coordinates", "increments", "weight", "drift"}
     if isinstance(data, PatternData):
         time_first |= {"feedback", "exposure", "relative_size"}
-    fixed = {"is_number", "dimension", "reference", "is_rate", "relaxes", "prior", "n_classes", "basis", "spread"}
+    fixed = {
+        "is_number",
+        "dimension",
+        "reference",
+        "is_rate",
+        "relaxes",
+        "prior",
+        "n_classes",
+        "basis",
+        "spread",
+        "lean",
+    }
     changed = {}
     for name, value in data._asdict().items():
         if name in fixed:
