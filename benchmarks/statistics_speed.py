@@ -4,7 +4,8 @@ Recordings of ten classes are made of random features (float32, a hidden layer o
 many records as make the size asked for. In turns, so that a busy machine slows all alike, and the quickest of each
 kept: the layer is read record by record into new arrays, and chunk by chunk into one buffer, both by h5py; the file is
 read as bytes into one buffer; and `compute_statistics` collapses the layer. The file is in the page cache for all four.
-`share` is the time of the first over that of statistics.
+`share` is the time of the first over that of statistics, `processor_share` the same of processor time. Large recordings
+are collapsed once more from what was kept of them (`lesde_infer.kept_rows`; the cache is the benchmark's own).
 
 With `--memory`, the peak resident memory of a process of its own that collapses a file of 20 GB (n = 50,000, p = 84),
 most of whose chunks are reserved and were never written, so that it takes little disk; they read as zeros.
@@ -18,7 +19,6 @@ Prints a table.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +33,8 @@ import numpy as np
 from data_tools.recording import Recording
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_writer import RecordingWriter
+from lesde_infer.kept_rows import WORTHWHILE
+from lesde_infer.recording_identity import SETTLED
 from lesde_infer.statistics import compute_statistics
 
 K, EVERY, FEWEST, MOST = 10, 20, 4, 1000
@@ -99,24 +101,25 @@ def bytes_only(path: Path) -> None:
             pass
 
 
-def statistics(impact: Any) -> Callable[[Path], None]:
+def statistics(impact: Any, *, cache: bool = False) -> Callable[[Path], None]:
     """Return what takes the statistics of an impact."""
 
     def take(path: Path) -> None:
         with Recording(path) as recording:
-            compute_statistics(recording, LAYER, impact)
+            compute_statistics(recording, LAYER, impact, cache=cache)
 
     return take
 
 
-def quickest(path: Path, ways: dict[str, Callable[[Path], None]], turns: int) -> dict[str, float]:
-    """Return the seconds of the quickest turn of each way."""
-    found: dict[str, float] = {}
+def quickest(path: Path, ways: dict[str, Callable[[Path], None]], turns: int) -> dict[str, tuple[float, float]]:
+    """Return the seconds of the quickest turn of each way, and the fewest processor seconds."""
+    found = dict.fromkeys(ways, (np.inf, np.inf))
     for _ in range(turns):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             way(path)
-            found[name] = min(found.get(name, np.inf), time.perf_counter() - start)
+            wall, busy = time.perf_counter() - start[0], time.process_time() - start[1]
+            found[name] = min(found[name][0], wall), min(found[name][1], busy)
     return found
 
 
@@ -129,23 +132,33 @@ def measure(folder: Path, n: int, p: int, stored: list[str], impacts: list[str],
     for way in stored:
         if way == "gzip":
             compress(path, folder / "gzip.h5")
-        ways = {"by_record": by_record, "by_chunk": by_chunk, "bytes": bytes_only}
-        seconds = quickest(folder / f"{way}.h5", {**ways, **{own: statistics(own) for own in impacts}}, turns)
-        figures = {"n": n, "p": p, "records": n_records, "stored": way, "megabytes": 4 * n * p * n_records / 1e6}
+        time.sleep(2 * SETTLED)  # a file that changed a moment ago is not trusted to stay the same
+        plain = {"by_record": by_record, "by_chunk": by_chunk, "bytes": bytes_only}
+        ways = plain | {own: statistics(own) for own in impacts}
+        if 4 * n * p * n_records >= WORTHWHILE:
+            ways |= {f"{own} kept": statistics(own, cache=True) for own in impacts}
+        seconds = quickest(folder / f"{way}.h5", ways, turns)
+        size = 4 * n * p * n_records / 1e6
         for own in impacts:
-            found.append(
-                {**figures, "impact": own, **{f"{name}_seconds": seconds[name] for name in ways}}
-                | {"statistics_seconds": seconds[own], "share": seconds["by_record"] / seconds[own]}
-            )
+            of_plain = {f"{name}_seconds": seconds[name][0] for name in plain}
+            kept = seconds.get(f"{own} kept")
+            figures = {"n": n, "p": p, "records": n_records, "stored": way, "megabytes": size, "impact": own}
+            figures |= of_plain | {"statistics_seconds": seconds[own][0], "kept_seconds": kept and kept[0]}
+            figures |= {
+                name: seconds["by_record"][place] / seconds[own][place]
+                for place, name in enumerate(("share", "processor_share"))
+            }
+            found.append(figures)
             print(
-                f"{way:6s} p {p:5d} n {n:6d} {n_records:5d} records  impact {own}  read "
-                f"{figures['megabytes'] / seconds['by_record']:6.0f} MB/s  by chunk "
-                f"{figures['megabytes'] / seconds['by_chunk']:6.0f}  statistics "
-                f"{figures['megabytes'] / seconds[own]:6.0f}  share {found[-1]['share']:.2f}",
+                f"{way:6s} p {p:5d} n {n:6d} {n_records:5d} records  impact {own}  MB/s: read "
+                f"{size / seconds['by_record'][0]:5.0f}, by chunk {size / seconds['by_chunk'][0]:5.0f}, bytes "
+                f"{size / seconds['bytes'][0]:5.0f}, statistics {size / seconds[own][0]:5.0f}  share "
+                f"{figures['share']:.2f} (processor {figures['processor_share']:.2f})"
+                + (f"  kept: {kept[0]:.3f} s for {seconds[own][0]:.3f}" if kept else ""),
                 flush=True,
             )
-    for own in folder.iterdir():
-        own.unlink()
+    for own_file in folder.iterdir():
+        own_file.unlink()
     return found
 
 
@@ -182,11 +195,15 @@ def peak_memory(path: Path) -> dict[str, float]:
 
 def in_this_process(path: Path) -> dict[str, float]:
     """Take the statistics of a file, and say what it took."""
-    unit = 1024 / 1e6
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, time.perf_counter()
+    before, start = own_peak(), time.perf_counter()
     statistics("I")(path)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"imported_megabytes": before, "peak_megabytes": peak, "seconds": time.perf_counter() - start}
+    return {"imported_megabytes": before, "peak_megabytes": own_peak(), "seconds": time.perf_counter() - start}
+
+
+def own_peak() -> float:
+    """Return the peak resident memory of this program in MB; that of `getrusage` may be of what started it."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def main() -> None:
@@ -209,7 +226,8 @@ def main() -> None:
     if given.short:
         given.widths, given.samples, given.stored, given.megabytes, given.turns = [3, 84], [5_000], ["plain"], 40, 3
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg(), "runs": []}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
         for p in given.widths:
             for n in given.samples:
                 result["runs"] += measure(

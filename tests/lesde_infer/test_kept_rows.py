@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from core_helpers import make_run
 
+from data_tools.errors import InputError
 from data_tools.recording import Recording
 from data_tools.recording_layout import LayerLayout, RecordingLayout
 from data_tools.recording_writer import RecordingWriter
 from lesde_infer import kept_rows, recording_identity, statistics
 from lesde_infer.cache_folder import UNFINISHED, cache_folder, drop_oldest
+from lesde_infer.cli import main
 from lesde_infer.snapshots import SnapshotReader
 
 WHOLE = 24
@@ -299,3 +301,21 @@ def test_copy_of_a_recording_is_another(tmp_path, records_read):
     records_read.clear()
     collapse(path)
     assert len(records_read) == WHOLE
+
+
+@pytest.mark.parametrize("command", ["fit", "forecast", "compare"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_commands_pass_the_choice_on(tmp_path, monkeypatch, command, wanted):
+    paths = [record(tmp_path / f"{name}.h5", WHOLE) for name in "ab"]
+    asked = []
+
+    def refuse(*_, cache=None, **others):
+        asked.append(cache)
+        raise InputError("that will do")
+
+    monkeypatch.setattr("lesde_infer.inference.compute_statistics", refuse)
+    monkeypatch.setattr("lesde_infer.fleet.fit_many", refuse)
+    arguments = {"fit": [str(paths[0])], "forecast": [str(paths[0]), "--at", "0.5"]}
+    arguments["compare"] = [f"{path.stem}={path}" for path in paths]
+    assert main([command, *arguments[command], *([] if wanted else ["--no-cache"])]) == 2
+    assert asked == [wanted]
