@@ -11,7 +11,6 @@ Prints JSON: of help and inspection the least of the repeats.
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fit_speed import simulated_run
+from json_result import give
 
 HEAVY = ("jax", "torch")
 
@@ -68,10 +68,7 @@ def main() -> None:
             environment["XDG_CACHE_HOME"] = str(Path(folder) / name)
             for turn in ("first", "second"):
                 result[f"{turn}_{name}"] = timed(["fit", str(run), *options], environment)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    give(result, arguments.json)
 
 
 if __name__ == "__main__":

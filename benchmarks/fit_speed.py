@@ -11,7 +11,6 @@ other ways to fit the model is the question of `inference.py`.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from arviz_stats.base import array_stats
 from jaxtyping import Float
+from json_result import give
 
 from data_tools.recording import Recording
 from lesde_infer.fit_result import Fit
@@ -90,10 +90,7 @@ def main() -> None:
             start = time.perf_counter()
             compute_statistics(recording, "logits", "R")
             result["statistics_seconds"] = time.perf_counter() - start
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    give(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Prints JSON: wall and processor seconds a run, and ratios to one command each. F
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from cold_start import timed
+from json_result import give
 
 from lesde_infer.fit_result import load
 from lesde_infer.simulation import simulate
@@ -85,10 +85,7 @@ def main() -> None:
         for way, found in ways.items():
             result[way] = {f"{key}_a_run": value / arguments.runs for key, value in found.items()}
             result[way]["times_as_fast"] = ways["one_command_each"]["wall_seconds"] / found["wall_seconds"]
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    give(result, arguments.json)
 
 
 if __name__ == "__main__":

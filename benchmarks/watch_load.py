@@ -12,7 +12,6 @@ processor time a step, which tells contention for caches from waiting for a core
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from json_result import give
 from recorder import NETWORKS, K, Training
 
 from data_tools.recorder import FeatureRecorder
@@ -86,10 +86,7 @@ def main() -> None:
     wall, processor = np.array(ratios).T
     result["wall_ratio"], result["processor_ratio"] = float(np.median(wall)), float(np.median(processor))
     result["wall_ratio_error"] = float(1.25 * wall.std(ddof=1) / np.sqrt(len(wall)))  # of a median of normal values
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    give(result, arguments.json)
 
 
 if __name__ == "__main__":
