@@ -76,7 +76,7 @@ class FilteredCase:
             impact, mean_impact = directions.impact, directions.mean_impact
             movement = ClassMeanMovement.between(before.class_means, after.class_means, impact, mean_impact)
             row = pack(products.along(directions, movement, end), float(np.vdot(self._earlier, end)))
-            moved = moved_along(after.features - before.features, impact, self._groups)
+            moved = moved_along(before.features, after.features, impact, self._groups)
         self._step, self._earlier = step, impact
         return {
             "impact": impact,

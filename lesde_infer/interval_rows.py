@@ -8,8 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lesde_infer.interval_products import ClassMeanMovement, IntervalProducts
-from lesde_infer.probe_sampling import moved_between
+from lesde_infer.probe_sampling import moved_along
 from lesde_infer.snapshots import Snapshot, SnapshotReader
+
+
+def nothing() -> Float[np.ndarray, " sample"]:
+    """Return how far samples move where there is no interval."""
+    return np.zeros(0)
 
 
 class IntervalRow(NamedTuple):
@@ -41,11 +46,11 @@ class IntervalRow(NamedTuple):
     mean_square: float
     held: Int[np.ndarray, " class_"]
     common: Int[np.ndarray, " class_"]
-    products: IntervalProducts | None
-    movement: ClassMeanMovement | None
-    impact: Float[np.ndarray, "class_ feature"] | None
-    two_apart: float
-    moved_along: Callable[[], Float[np.ndarray, " sample"]]
+    products: IntervalProducts | None = None
+    movement: ClassMeanMovement | None = None
+    impact: Float[np.ndarray, "class_ feature"] | None = None
+    two_apart: float = 0.0
+    moved_along: Callable[[], Float[np.ndarray, " sample"]] = nothing
 
 
 def measured_rows(
@@ -65,20 +70,20 @@ def measured_rows(
     start = 0 if known is None else known
     held, before = reader.read(start)
     if known is None:
-        yield IntervalRow(0, _mean_square(before), count(held), count(held), None, None, None, 0.0, _nothing)
+        yield IntervalRow(0, _mean_square(before), count(held), count(held))
     for record in range(start + 1, n_records):
         held_before, (held, after) = held, reader.read(record)
         common = held_before & held
         average = reader.average_over(common)
         impact = None if before is None else before.contrast
-        row = IntervalRow(record, _mean_square(after), count(held), count(common), None, None, impact, 0.0, _nothing)
+        row = IntervalRow(record, _mean_square(after), count(held), count(common), impact=impact)
         if average is not None and before is not None and after is not None:
             products, movement = IntervalProducts.between(before, after, average, common)
             row = row._replace(
                 products=products,
                 movement=movement,
                 two_apart=float(np.vdot(earlier, after.contrast)) if earlier is not None else 0.0,
-                moved_along=partial(moved_between, before.features, after.features, before.contrast, reader.groups),
+                moved_along=partial(moved_along, before.features, after.features, before.contrast, reader.groups),
             )
         yield row
         earlier, before = impact, after
@@ -86,7 +91,3 @@ def measured_rows(
 
 def _mean_square(found: Snapshot | None) -> float:
     return np.nan if found is None else found.mean_square
-
-
-def _nothing() -> Float[np.ndarray, " sample"]:
-    return np.zeros(0)

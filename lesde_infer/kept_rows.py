@@ -33,8 +33,8 @@ from jaxtyping import Float
 from data_tools.recording import Recording
 from lesde_infer.cache_folder import cache_folder, drop_oldest
 from lesde_infer.interval_products import ClassMeanMovement
-from lesde_infer.interval_rows import IntervalRow, measured_rows
-from lesde_infer.probe_sampling import moved_between
+from lesde_infer.interval_rows import IntervalRow, measured_rows, nothing
+from lesde_infer.probe_sampling import moved_along
 from lesde_infer.recording_identity import file_state, identity, is_same
 from lesde_infer.reduced_intervals import Shape, pack, unpack
 from lesde_infer.row_file import RowFile, RowWriter
@@ -132,7 +132,7 @@ class _Case:
         """Return how far samples move along the impact, from the features."""
         features, impact = self.recording.features(self.reader.layer), row.impact
         assert impact is not None  # noqa: S101  (there is where there are products)
-        return moved_between(features[row.record - 1], features[row.record], impact, self.reader.groups)
+        return moved_along(features[row.record - 1], features[row.record], impact, self.reader.groups)
 
     def encode(self, row: IntervalRow, shape: Shape) -> Float[np.ndarray, " number"]:
         """Return a row as numbers."""
@@ -160,7 +160,7 @@ class _Case:
     def _decode(self, record: int, numbers: Float[np.ndarray, " number"], shape: Shape) -> IntervalRow:
         first, held, common, impact, packed, *moved = np.split(numbers, np.cumsum(self._lengths(shape))[:-1])
         contrasts, increment, mean_increment, mean_impact = moved
-        found = IntervalRow(record, float(first[0]), held.astype(int), common.astype(int), None, None, None, 0.0, _none)
+        found = IntervalRow(record, float(first[0]), held.astype(int), common.astype(int))
         size = self._size
         if first[2]:
             found = found._replace(impact=impact.reshape(size))
@@ -180,10 +180,6 @@ class _Case:
         n_classes, width = self._size
         matrix = n_classes * width
         return [NUMBERS, n_classes, n_classes, matrix, sum(shape.lengths), matrix, matrix, width, width]
-
-
-def _none() -> Float[np.ndarray, " sample"]:
-    return np.zeros(0)
 
 
 class _Writer:
@@ -224,7 +220,7 @@ class _Writer:
     def add(self, row: IntervalRow) -> None:
         """Add a new row."""
         if self._shape is None:
-            self._waiting.append(row._replace(moved_along=_none))
+            self._waiting.append(row._replace(moved_along=nothing))
             if row.products is None:
                 return
             self._shape, waiting = Shape.of(row.products), self._waiting

@@ -67,21 +67,12 @@ class EndSampling:
 
 
 def moved_along(
-    change: Float[np.ndarray, "sample feature"],
-    impact: Float[np.ndarray, "class_ feature"],
-    groups: Int[np.ndarray, " sample"],
-) -> Float[np.ndarray, " sample"]:
-    """Return how far each sample moves along the contrast of the impact of its class; 0 where it is missing."""
-    return np.nan_to_num(np.einsum("if,if->i", change, impact[groups]), nan=0.0)
-
-
-def moved_between(
     before: Float[np.ndarray, "sample feature"],
     after: Float[np.ndarray, "sample feature"],
     impact: Float[np.ndarray, "class_ feature"],
     groups: Int[np.ndarray, " sample"],
 ) -> Float[np.ndarray, " sample"]:
-    """Return `moved_along` of features, without a copy of them."""
+    """Return how far each sample moves along the contrast of the impact of its class; 0 where it is missing."""
     turned = np.ascontiguousarray(impact.T)
 
     def add(part: slice) -> np.ndarray:

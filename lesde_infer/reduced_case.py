@@ -77,7 +77,7 @@ class CaseReduction:
             products, _ = IntervalProducts.between(before, after, self._reader.average, self._everyone)
             two_apart = float(np.vdot(self._earlier, after.contrast)) if self._earlier is not None else 0.0
             row = pack(products, two_apart)
-            moved = moved_along(after.features - before.features, before.contrast, self._reader.groups)
+            moved = moved_along(before.features, after.features, before.contrast, self._reader.groups)
         filtered = {} if self._filtered is None else self._filtered.add(self._step, before, after, products)
         self._earlier, self._before = None if before is None else before.contrast, after
         return {

@@ -12,7 +12,7 @@ from lesde_infer import sample_blocks
 from lesde_infer.class_average import ClassAverage
 from lesde_infer.deviation_sums import DeviationSums, Moment, Push
 from lesde_infer.deviations import contrast_axes
-from lesde_infer.probe_sampling import moved_along, moved_between
+from lesde_infer.probe_sampling import moved_along
 from lesde_infer.residuals import Residuals, softmax
 
 
@@ -161,8 +161,9 @@ def test_movement_along_the_impact_without_copies():
     before, after, groups = made_up(9_000, 84, 10, "float32")
     before[5], after[7_000] = np.nan, np.nan
     impact = np.random.default_rng(1).normal(size=(10, 84))
-    expected = moved_along(after.astype(float) - before, impact, groups)
-    found = moved_between(before, after, impact, groups)
+    change = after.astype(float) - before
+    expected = np.nan_to_num(np.einsum("if,if->i", change, impact[groups]), nan=0.0)
+    found = moved_along(before, after, impact, groups)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
     assert found[5] == found[7_000] == 0.0
 

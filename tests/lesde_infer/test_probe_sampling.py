@@ -16,7 +16,7 @@ IMPACT = np.array([[2.0, -1.0, -1.0], [-1.0, 2.5, -1.5], [-1.0, -1.5, 2.5]]) / 3
 def added(changes, groups, lengths):
     sampling = EndSampling(groups, K)
     for change, length in zip(changes, lengths, strict=True):
-        sampling.add(moved_along(change, IMPACT, groups), float((IMPACT**2).sum()), length)
+        sampling.add(moved_along(np.zeros_like(change), change, IMPACT, groups), float((IMPACT**2).sum()), length)
     return sampling
 
 
@@ -54,7 +54,8 @@ def test_steady_drifts_do_not_average_out_over_intervals_but_noise_does():
 
 def test_without_an_impact_there_is_neither_rate_nor_error():
     sampling = EndSampling(LABELS, K)
-    sampling.add(moved_along(steady_drifts(4)[0], np.zeros((K, K)), LABELS), 0.0, 1.0)
+    change = steady_drifts(4)[0]
+    sampling.add(moved_along(np.zeros_like(change), change, np.zeros((K, K)), LABELS), 0.0, 1.0)
     assert (sampling.rate, sampling.error) == (0.0, 0.0)
 
 
