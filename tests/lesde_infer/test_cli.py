@@ -465,7 +465,7 @@ def test_options_reach_the_fit(simulated, monkeypatch):
     given = ["--layer", "logits", "--impact", "L", "--curve", "power", "--group", "given_labels", "--until", "150"]
     given += ["--class-frequencies", "0.5,0.3,0.2", "--time", "learning_rate", "--drive", "filtered"]
     given += ["--within", "isotropic"]
-    assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged"]) == 1
+    assert main(["fit", str(simulated), *given, "--seed", "9", "--allow-unconverged", "--no-cache"]) == 1
     assert SimpleNamespace(**seen) == SimpleNamespace(
         path=simulated,
         layer="logits",
@@ -481,5 +481,6 @@ def test_options_reach_the_fit(simulated, monkeypatch):
         drive="filtered",
         seed=9,
         allow_unconverged=True,
+        cache=False,
         progress=None,
     )
