@@ -178,7 +178,9 @@ def _within(
     return WithinStatistics(
         log_growth=np.log(growth)[nearest],
         log_variance=np.log(variance)[nearest],
-        log_growth_error=np.where(dimension > 0, np.sqrt(variance) / np.sqrt(np.maximum(square, TINY)) / growth, UNMEASURED),
+        log_growth_error=np.where(
+            dimension > 0, np.sqrt(variance) / np.sqrt(np.maximum(square, TINY)) / growth, UNMEASURED
+        ),
         log_variance_error=np.where(dimension > 0, np.sqrt(2.0 / per_dimension), UNMEASURED),
         dimension=dimension,
         spread=square > ROUNDING_MARGIN * dimension * rounding,

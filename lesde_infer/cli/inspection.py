@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from data_tools.reduced_contents import reduced_contents
 from data_tools.timeline import timeline
 from lesde_infer.cli.console import printable, results_console
 from lesde_infer.cli.options import ForceOption, JsonOption
@@ -57,7 +58,8 @@ def describe(path: Path, *, quick: bool = False) -> dict[str, Any]:
     -------
     dict
         ``file``, ``size_bytes``, ``writer`` (``finished``, ``writing``, ``died`` or ``unknown``), ``n_records``,
-        ``n_samples``, ``reduced_from_samples`` (None if it is not reduced), ``n_classes``, ``samples_per_class``,
+        ``n_samples``, ``reduced_from_samples`` and ``reduced`` (None if it is not reduced), ``n_classes``,
+        ``samples_per_class``,
         ``n_relabelled`` (samples trained under another label),
         ``class_frequencies`` (shares of the classes in training, None if not recorded), ``first_step``, ``last_step``,
         ``intervals`` (list of ``steps`` and ``count``, most frequent first), ``timeline`` (see `data_tools.timeline`),
@@ -67,6 +69,10 @@ def describe(path: Path, *, quick: bool = False) -> dict[str, Any]:
         ``n_empty_records`` all of them; None if never), ``has_classifier``, ``elasticity`` (list of ``layer``,
         ``groups``, ``n_measurements``, ``first_step`` and ``last_step``), ``scalars`` (``first`` and ``last`` by name),
         ``loss`` (the curve, thinned, None if there is none), ``provenance``.
+
+        ``reduced`` holds ``cases`` (list of ``layer``, ``impact``, ``group`` and ``momentum``, None where impacts
+        filtered by its memory are not held), ``restarted_intervals`` (list of ``first_step`` and ``last_step``, within
+        which training was resumed, and which fits leave out) and ``problem`` (None if it is sound).
 
     Raises
     ------
@@ -83,6 +89,7 @@ def describe(path: Path, *, quick: bool = False) -> dict[str, Any]:
             "n_records": recording.n_records,
             "n_samples": recording.n_samples,
             "reduced_from_samples": len(recording.probe_labels("labels")) if recording.is_reduced else None,
+            "reduced": _reduced(recording),
             "n_classes": recording.n_classes,
             "samples_per_class": np.bincount(recording.labels, minlength=recording.n_classes).tolist(),
             "n_relabelled": int(np.count_nonzero(recording.labels != recording.given_labels)),
@@ -131,6 +138,7 @@ def show_description(description: dict[str, Any], console: "Console") -> None:
     }
     if (whole := description["reduced_from_samples"]) is not None:
         rows["reduced"] = f"fits are of all {whole} samples, checks and metrics of these"
+        rows |= _reduced_rows(description["reduced"])
     rows |= _timeline_rows(description["timeline"])
     if shares := description["class_frequencies"]:
         rows["in training"] = "classes have shares " + ", ".join(f"{share:.3g}" for share in shares)
@@ -177,6 +185,37 @@ def _timeline_rows(found: dict[str, Any]) -> dict[str, str]:
         rows["gaps"] = f"{len(gaps)}, much longer than the intervals around: {named}" + (
             ", …" if len(gaps) > SHOWN else ""
         )
+    return rows
+
+
+def _reduced(recording: Recording) -> dict[str, Any] | None:
+    """Say what a reduced recording holds of all its samples; None if it is whole."""
+    if not recording.is_reduced:
+        return None
+    try:
+        cases, restarted = reduced_contents(recording)
+    except InputError as error:
+        return {"cases": [], "restarted_intervals": [], "problem": str(error).removeprefix(f"{recording.path}: ")}
+    return {
+        "cases": [asdict(case) for case in cases],
+        "restarted_intervals": [asdict(interval) for interval in restarted],
+        "problem": None,
+    }
+
+
+def _reduced_rows(found: dict[str, Any]) -> dict[str, str]:
+    """Say which fits a reduced recording allows, and what they leave out."""
+    if found["problem"] is not None:
+        return {"holds": f"NOT USABLE: {found['problem']}"}
+    by_layer: dict[str, list[str]] = {}
+    for case in found["cases"]:
+        memory = "" if case["momentum"] is None else f" (and filtered by momentum {case['momentum']:.3g})"
+        by_layer.setdefault(case["layer"], []).append(f"{case['impact']} by {case['group']}{memory}")
+    rows = {f"holds {layer}": ", ".join(cases) for layer, cases in by_layer.items()}
+    if gaps := found["restarted_intervals"]:
+        named = ", ".join(f"from step {gap['first_step']} to {gap['last_step']}" for gap in gaps[:SHOWN])
+        more = ", …" if len(gaps) > SHOWN else ""
+        rows["resumed"] = f"between records {len(gaps)} times, which fits leave out: {named}{more}"
     return rows
 
 

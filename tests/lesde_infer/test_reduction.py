@@ -1,6 +1,7 @@
 """Reduced recordings: what they hold gives the statistics and the posterior of the whole recording."""
 
 import json
+import re
 from dataclasses import fields, is_dataclass
 
 import h5py
@@ -212,7 +213,11 @@ def test_on_the_command_line(tmp_path, capsys):
     described = json.loads(capsys.readouterr().out)
     assert (described["n_samples"], described["reduced_from_samples"]) == (6, 30)
     assert main(["inspect", str(out)]) == 0
-    assert "fits are of all 30 samples" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "fits are of all 30 samples" in shown
+    assert re.search(r"holds fc2 +R by given_labels, R by labels\n", shown)
+    assert described["reduced"]["problem"] is None
+    assert described["reduced"]["restarted_intervals"] == []
     assert main(["recover", str(out), "--out", str(tmp_path / "copy.h5"), "--copy"]) == 0
     with Recording(tmp_path / "copy.h5") as copy, Recording(whole) as one:
         assert_same(compute_statistics(copy, "fc2", "R"), compute_statistics(one, "fc2", "R"))

@@ -1,6 +1,8 @@
 """Reduced recordings of training that is broken off and resumed."""
 
 import copy
+import json
+import re
 import warnings
 from dataclasses import fields
 
@@ -13,6 +15,8 @@ from torch import nn
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from data_tools.recording_schema import encode_name
+from lesde_infer.cli.application import main
 from lesde_infer.inference import fit
 from lesde_infer.reduction import Reduction
 from lesde_infer.statistics import compute_statistics
@@ -138,6 +142,31 @@ def test_between_records_one_interval_is_left_out_and_named(tmp_path, drive, lay
             own = getattr(compute_statistics(other, layer, "R", **before), name)
             np.testing.assert_allclose(own, getattr(compute_statistics(one, layer, "R", **before), name), rtol=1e-12)
             assert np.isfinite(getattr(found, name)).all()
+
+
+def test_inspection_names_what_is_held_and_what_is_lost(tmp_path, capsys):
+    training = Training(tmp_path / "run.h5")
+    training.run(17, checkpoint_at=14)
+    with pytest.warns(UserWarning, match="no record"):
+        training.resume(N_STEPS)
+    assert main(["inspect", str(tmp_path / "run.h5"), "--json", "-"]) == 0
+    reduced = json.loads(capsys.readouterr().out)["reduced"]
+    assert reduced["restarted_intervals"] == [{"first_step": 13, "last_step": 15}]
+    with Recording(tmp_path / "run.h5") as recording:
+        for case in reduced["cases"]:
+            choice = (case["layer"], case["impact"], case["group"])
+            assert recording.reduced(*choice, filtered=case["momentum"] is not None).momentum == case["momentum"]
+        assert {case["momentum"] for case in reduced["cases"]} == {None, 0.9}  # impact L has no filtered drive
+    assert main(["inspect", str(tmp_path / "run.h5")]) == 0
+    assert re.search(
+        r"resumed +between records 1 times, which fits leave out: from step 13 to 15\n", capsys.readouterr().out
+    )
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        case = next(case for case in reduced["cases"] if case["momentum"] is not None)
+        name = f"reduced/{encode_name(case['layer'])}/{case['impact']}-{case['group']}/filtered"
+        file[name].attrs["momentum"] = "much"
+    assert main(["inspect", str(tmp_path / "run.h5")]) == 0
+    assert "NOT USABLE: attribute momentum of" in capsys.readouterr().out
 
 
 def test_where_a_restart_is_the_whole_record_it_is_named(tmp_path):
