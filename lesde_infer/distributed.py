@@ -1,7 +1,9 @@
-"""Fit many recordings on a cluster, by Dask.
+"""Statistics and fits on a cluster, by Dask.
 
 A scheduler and workers that run already (docs/cluster.md) fit one recording each at a time. Workers read recordings
-themselves, from storage that they share with whoever asks, and send back finished fits, which are written here. What a
+themselves, from storage that they share with whoever asks, and send back finished fits, which are written here. The
+statistics of a large recording are taken by all workers, a range of its records each (`lesde_infer.row_ranges`), for
+the worker that fits it, which meanwhile does other work, or for a fit on this machine. What a
 recording, its settings and the seed give is what they give on one machine. A worker that dies loses the run it was at,
 which Dask gives to another; what it gives up, since workers died of it again and again, is tried once more by itself.
 TLS and whatever else concerns connections are settings of Dask.
@@ -10,8 +12,10 @@ tests/lesde_infer/test_distributed.py fits on workers, kills one, and takes file
 """
 
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -21,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from data_tools.errors import InputError
 from data_tools.new_file import written_whole
 from lesde_infer.fleet_run import FleetRun, fit_one
+from lesde_infer.interval_rows import IntervalRow
+from lesde_infer.row_ranges import Elsewhere, RowRange, measure_range
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -29,6 +35,7 @@ ANSWER_WITHIN = 10.0  # seconds
 ALONE_FOR = 60.0  # seconds that workers may take to come back
 DIED = "the workers that fitted it died, each in turn: out of memory?"
 DESERTED = f"the scheduler had no worker for {ALONE_FOR:.0f} s"
+AHEAD = 2  # ranges a thread of the cluster that are under way, whose rows wait for those before
 DECISIVE = ("lesde-infer", "jax", "numpyro", "numpy")  # packages whose versions decide which numbers come out
 
 
@@ -177,9 +184,56 @@ def _ended(client: "Client", futures: "set[Future]") -> "set[Future]":
                 return set()
 
 
+def on_cluster(client: "Client") -> Elsewhere:
+    """Return what measures ranges of a large recording on a cluster, for `lesde_infer.fit`.
+
+    Parameters
+    ----------
+    client : Client
+        Connected to a scheduler whose workers see the recording under the same path.
+    """
+    return partial(_measure_on, client)
+
+
+def _measure_on(client: "Client", ranges: Sequence[RowRange]) -> Iterator[list[IntervalRow]]:
+    """Measure ranges before anything else that the cluster has to do, and yield their rows in order."""
+    left, under_way = deque(ranges), deque["Future"]()
+    try:
+        while left or under_way:
+            n_threads = sum(client.nthreads().values())
+            while left and len(under_way) < AHEAD * max(1, n_threads):
+                under_way.append(client.submit(measure_remotely, left.popleft(), pure=False, priority=1))
+            future = under_way.popleft()
+            try:
+                rows: list[IntervalRow] = future.result()
+            finally:
+                future.release()
+            yield rows
+    finally:
+        client.cancel(list(under_way))
+
+
+def measure_remotely(chosen: RowRange) -> list[IntervalRow]:
+    """Measure a range on a worker, which is named where that cannot be done."""
+    from distributed import get_worker
+
+    try:
+        return measure_range(chosen)
+    except InputError as error:
+        raise InputError(f"{error} (on worker {get_worker().address})") from error
+
+
+def _from_worker(ranges: Sequence[RowRange]) -> Iterator[list[IntervalRow]]:
+    """Measure ranges on the cluster of which this is a worker, whose thread is free for other work meanwhile."""
+    from distributed import worker_client
+
+    with worker_client() as client:
+        yield from _measure_on(client, ranges)
+
+
 def fit_remotely(path: Path, settings: Mapping[str, Any]) -> tuple[FleetRun, bytes | None]:
     """Fit a recording on a worker; return what came of it, and the file of the fit."""
     with tempfile.TemporaryDirectory(prefix="lesde-") as folder:
         target = Path(folder) / "fit.nc"
-        run = fit_one(path, target, settings, force=True, progress=None)
+        run = fit_one(path, target, {**settings, "elsewhere": _from_worker}, force=True, progress=None)
         return run, target.read_bytes() if run.fit is not None else None

@@ -32,6 +32,7 @@ from lesde_infer.pattern_model import MEAN_SPREAD, PatternData
 from lesde_infer.posterior import LOCATIONS, build_posterior
 from lesde_infer.predictive import PredictionError, probability_separable
 from lesde_infer.rounding import ROUNDING_MARGIN
+from lesde_infer.row_ranges import Elsewhere
 from lesde_infer.sampling import SampleRun
 from lesde_infer.snapshots import Grouping
 from lesde_infer.statistics import Statistics, compute_statistics
@@ -68,6 +69,7 @@ def fit(
     n_draws: int = DRAWS,
     allow_unconverged: bool = False,
     cache: bool = True,
+    elsewhere: Elsewhere | None = None,
     progress: FitProgress | None = None,
 ) -> Fit:
     """Infer the elasticity of a recorded training run.
@@ -120,6 +122,9 @@ def fit(
         Return a fit that misses its limits, instead of refusing it. Its diagnostics say so.
     cache : bool
         Keep what is taken of a large recording for the next time (`lesde_infer.kept_rows`).
+    elsewhere : callable, optional
+        Takes statistics of a large recording by ranges of its records (`lesde_infer.row_ranges`), such as
+        `lesde_infer.distributed.on_cluster`.
     progress : callable, optional
         Called with stage, done and total.
 
@@ -142,7 +147,8 @@ def fit(
     started = perf_counter()
     with _compile_clock() as compile_seconds, Recording(path) as recording:
         layer = recording.choose_layer(layer)
-        choices: dict[str, Any] = {"group": group, "until": until, "time": time, "drive": drive, "cache": cache}
+        choices: dict[str, Any] = {"group": group, "until": until, "time": time, "drive": drive}
+        choices |= {"cache": cache, "elsewhere": elsewhere}
         statistics = compute_statistics(recording, layer, impact, frequencies=class_frequencies, **choices)
         shares = None if statistics.frequencies is None else tuple(statistics.frequencies.tolist())
         settings = Settings(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -51,6 +51,12 @@ class IntervalRow(NamedTuple):
     impact: Float[np.ndarray, "class_ feature"] | None = None
     two_apart: float = 0.0
     moved_along: Callable[[], Float[np.ndarray, " sample"]] = nothing
+
+
+MeasureRows: TypeAlias = Callable[
+    [SnapshotReader, int, int | None, Float[np.ndarray, "class_ feature"] | None], Iterator[IntervalRow]
+]
+"""`measured_rows`, or what gives the same rows."""
 
 
 def measured_rows(

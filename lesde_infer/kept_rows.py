@@ -33,7 +33,7 @@ from jaxtyping import Float
 from data_tools.recording import Recording
 from lesde_infer.cache_folder import cache_folder, drop_oldest
 from lesde_infer.interval_products import ClassMeanMovement
-from lesde_infer.interval_rows import IntervalRow, measured_rows, nothing
+from lesde_infer.interval_rows import IntervalRow, MeasureRows, measured_rows, nothing
 from lesde_infer.probe_sampling import moved_along
 from lesde_infer.recording_identity import file_state, identity, is_same
 from lesde_infer.reduced_intervals import Shape, pack, unpack
@@ -48,17 +48,23 @@ NUMBERS = 3  # at the start of a row: mean square, whether there are products, w
 _logger = logging.getLogger(__name__)
 
 
-def worth_keeping(recording: Recording, layer: str) -> bool:
-    """Tell whether rows of a layer are kept: it is large, and nobody said otherwise."""
+def is_large(recording: Recording, layer: str) -> bool:
+    """Tell whether a layer takes so much that its rows are worth keeping, or taking on a cluster."""
     array = recording.features(layer)
-    size = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize
-    return size >= WORTHWHILE and not os.environ.get(SWITCH)
+    return int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize >= WORTHWHILE
 
 
-def kept_rows(recording: Recording, reader: SnapshotReader, n_records: int) -> Iterator[IntervalRow]:
+def keeping_is_on() -> bool:
+    """Tell whether nobody turned it off."""
+    return not os.environ.get(SWITCH)
+
+
+def kept_rows(
+    recording: Recording, reader: SnapshotReader, n_records: int, measure: MeasureRows = measured_rows
+) -> Iterator[IntervalRow]:
     """Yield rows in order: first those that were kept, then those of other records, which are kept for the next time.
 
-    ``reader`` reads the recording, and has no memory of records before.
+    ``reader`` reads the recording, and has no memory of records before; ``measure`` makes rows of what it reads.
     """
     state = file_state(recording.path)
     case = _Case(recording, reader)
@@ -70,7 +76,7 @@ def kept_rows(recording: Recording, reader: SnapshotReader, n_records: int) -> I
         if last is None or last.record < n_records - 1:
             writer.start(0 if last is None else last.record + 1)
             known, earlier = (None, None) if last is None else (last.record, last.impact)
-            for row in measured_rows(reader, n_records, known, earlier):
+            for row in measure(reader, n_records, known, earlier):
                 yield row._replace(moved_along=partial(writer.hold, row.record, row.moved_along))
                 writer.add(row)
             writer.finish(n_records, state)

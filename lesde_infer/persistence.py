@@ -22,10 +22,11 @@ tests/lesde_infer/test_persistence.py checks it by closed form and on simulated 
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 PERSISTENCE_SHARE = 0.02  # of the record, before and after, over which persistence is averaged
 LOSS_SHARE = 0.05  # the same for what is missed: a ratio of small differences takes more
+LIKE_LENGTHS = 1.5  # ratio of neighbouring intervals, as which they are of one length
 LONGEST = 7.0  # x, beyond which e^{−x} is below a thousandth
 
 
@@ -63,6 +64,24 @@ def interval_loss(
     taken = np.maximum(taken, short)  # impacts that grow take nothing
     at_once = short * np.divide(x, -np.expm1(-x), out=np.ones_like(x), where=x > 0)
     return np.where(fluctuating, 1.0 - taken / np.maximum(taken - short + at_once, np.finfo(np.float64).tiny), 0.0)
+
+
+def over_two(
+    products: Float[np.ndarray, "time 3"],
+    two_apart: dict[int, float],
+    starts: Int[np.ndarray, " time"],
+    times: Float[np.ndarray, " record"],
+) -> Float[np.ndarray, "time 3"]:
+    """Return products of impacts over two intervals of like length, at the second; 0 where there are no two.
+
+    ``two_apart`` holds, at the record where an interval stops, the product of the impact there with that two records
+    before.
+    """
+    lengths, found = times[starts + 1] - times[starts], np.zeros_like(products)
+    alike = np.maximum(lengths[1:], lengths[:-1]) < LIKE_LENGTHS * np.minimum(lengths[1:], lengths[:-1])
+    for second in 1 + np.flatnonzero(alike & (np.diff(starts) == 1)):
+        found[second] = two_apart[int(starts[second]) + 1], products[second - 1, 1], products[second, 2]
+    return found
 
 
 def _nearby(products: Float[np.ndarray, "time 3"], reach: int) -> Float[np.ndarray, "time 3"]:

@@ -8,17 +8,21 @@ from jaxtyping import Float, Int
 from data_tools.recording import Recording
 from lesde_infer.frequencies import class_weights
 from lesde_infer.impacts import Impact
-from lesde_infer.interval_rows import IntervalRow, measured_rows
+from lesde_infer.interval_rows import IntervalRow, MeasureRows, measured_rows
 from lesde_infer.interval_source import Interval
-from lesde_infer.kept_rows import kept_rows, worth_keeping
+from lesde_infer.kept_rows import is_large, keeping_is_on, kept_rows
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import MomentumFilter
+from lesde_infer.probe_sampling import end_intervals
 from lesde_infer.read_ahead import ReadAhead
+from lesde_infer.row_ranges import Elsewhere, measured_elsewhere
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 
 
 class RecordedIntervals:
     """Intervals of a recording, from its features, or what was kept of them (`lesde_infer.kept_rows`).
+
+    Of a large recording ranges of records may be measured ``elsewhere`` (`lesde_infer.row_ranges`).
 
     Attributes
     ----------
@@ -42,12 +46,18 @@ class RecordedIntervals:
         momentum: MomentumFilter | None,
         *,
         cache: bool = True,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._recording, self._records = recording, ReadAhead(recording, len(times))
         weights = class_weights(frequencies)
         self._reader = reader = SnapshotReader(self._records, layer, impact, group, weights, momentum, as_stored=True)
         # Filtered impacts depend on all records before, and the last on its being the last: they are not kept.
-        self._is_kept = cache and momentum is None and worth_keeping(recording, layer)
+        by_rows = momentum is None and is_large(recording, layer)
+        self._is_kept = cache and by_rows and keeping_is_on()
+        self._measure: MeasureRows = measured_rows
+        if by_rows and elsewhere is not None:
+            ends = 1 + np.flatnonzero(end_intervals((times[1:] + times[:-1]) / 2))
+            self._measure = measured_elsewhere(elsewhere, recording, group, ends.tolist())
         self._times = times
         self.classes, self.groups, self.sizes = reader.classes, reader.groups, reader.average.sizes
         self.layers = reader.layers
@@ -60,9 +70,9 @@ class RecordedIntervals:
         with self._records:
             n_records = len(self._times)
             if self._is_kept:
-                yield from self._intervals(kept_rows(self._recording, self._reader, n_records))
+                yield from self._intervals(kept_rows(self._recording, self._reader, n_records, self._measure))
             else:
-                yield from self._intervals(measured_rows(self._reader, n_records))
+                yield from self._intervals(self._measure(self._reader, n_records, None, None))
 
     def _intervals(self, rows: Iterable[IntervalRow]) -> Iterator[Interval]:
         times, start_samples = self._times, 0

@@ -5,8 +5,8 @@ processor's cache, where the record as a whole would go to memory and back once 
 parts, which threads share; parts have a size of their own, so that sums, taken in the order of parts, do not depend on
 how many cores there are.
 
-Blocks are also small enough for NumPy's BLAS to do a product in the thread that asks for it. Its own threads wait for
-one another, and where the processor is busy that takes a hundred times as long.
+Blocks are also small enough for NumPy's BLAS to do a product in the thread that asks for it: see
+`lesde_infer.blas_threads`.
 """
 
 import math
@@ -24,12 +24,15 @@ Found = TypeVar("Found")
 BLOCK = 2**16  # numbers of a block: 512 kB in double precision
 PART = 2**19  # numbers of a part
 SINGLE_THREADED = 2**18  # multiplications of a matrix product that OpenBLAS does not spread over threads
+FEWEST_ROWS = 64  # of a product that sums over rows: fewer take longer to add up than to multiply
 ROW = 4096  # numbers of a scalar product, of which OpenBLAS spreads those of more than 10,000 over threads
 
 
 def n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: no more than ``OMP_NUM_THREADS``, if that is set."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(found, int(asked)) if asked.isdecimal() and int(asked) else found
 
 
 def over_parts(shape: tuple[int, ...], work: Callable[[slice], Found], part: int = PART) -> list[Found]:
@@ -122,7 +125,7 @@ def inner_product(
 ) -> Float[np.ndarray, "weight column"]:
     """Return weights @ values, some rows at a time."""
     n_weights, columns = len(weights), values.shape[1]
-    rows = max(1, SINGLE_THREADED // max(1, n_weights * columns))
+    rows = max(FEWEST_ROWS, SINGLE_THREADED // max(1, n_weights * columns))
     if len(values) <= rows:
         return weights @ values
     n_stacks = len(values) // rows

@@ -14,12 +14,14 @@ tests/lesde_infer/test_statistics.py holds the collapsed density against the den
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
+from lesde_infer.blas_threads import single_threaded_blas
 from lesde_infer.common_growth import GrowthStatistics
 from lesde_infer.frequencies import class_frequencies
 from lesde_infer.impacts import Impact
@@ -29,16 +31,15 @@ from lesde_infer.momentum import Drive, DriveChoice, momentum_filter
 from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import ALL_STAYS, NoiseMemory
 from lesde_infer.observed_noise import ObservedNoise
-from lesde_infer.persistence import interval_loss, persistence
+from lesde_infer.persistence import interval_loss, over_two, persistence
 from lesde_infer.probe_sampling import EndSampling, end_intervals
 from lesde_infer.recorded_intervals import RecordedIntervals
 from lesde_infer.reduced_intervals import ReducedIntervals
 from lesde_infer.rounding import AVERAGING, ROUNDING_MARGIN, rounding_variance
+from lesde_infer.row_ranges import Elsewhere
 from lesde_infer.snapshots import Grouping
 from lesde_infer.time_axis import TimeChoice, time_axis
 from lesde_infer.within_statistics import PartStatistics, WithinStatistics, measure_parts, measure_whole
-
-LIKE_LENGTHS = 1.5  # ratio of neighbouring intervals, as which they are of one length
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ class Statistics:
         return (self.times[self.stops] + self.times[self.starts]) / 2
 
 
+@single_threaded_blas()
 def compute_statistics(
     recording: Recording,
     layer: str,
@@ -233,6 +235,7 @@ def compute_statistics(
     time: TimeChoice = "recorded",
     drive: DriveChoice = "auto",
     cache: bool = True,
+    elsewhere: Elsewhere | None = None,
 ) -> Statistics:
     """Collapse a recording to the sufficient statistics of the LE-SDE, in one pass over the file.
 
@@ -257,6 +260,8 @@ def compute_statistics(
         Whether impacts are filtered by the memory of momentum, see `lesde_infer.momentum`.
     cache : bool
         Whether what is taken of a large recording is kept for the next time, see `lesde_infer.kept_rows`.
+    elsewhere : callable, optional
+        Measures ranges of the records of a large recording, see `lesde_infer.row_ranges`.
 
     Raises
     ------
@@ -278,7 +283,8 @@ def compute_statistics(
     if recording.is_reduced:
         source = ReducedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
     else:
-        source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum, cache=cache)
+        how: dict[str, Any] = {"cache": cache, "elsewhere": elsewhere}
+        source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum, **how)
     is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(source.groups, len(source.classes))
     intervals, starts, start_samples, two_apart = [], [], [], {}
@@ -331,7 +337,7 @@ def compute_statistics(
         parts=measure_parts(deviations, degrees, rounding),
         impact_f=np.array([interval.impact_f for interval in intervals]),
         impact_persistence=persistence(products),
-        interval_loss=interval_loss(products, _over_two(products, two_apart, np.array(starts), times)),
+        interval_loss=interval_loss(products, over_two(products, two_apart, np.array(starts), times)),
         missing=missing,
         gamma_sampling_error=sampling.error,
         mean_square=squares,
@@ -378,21 +384,3 @@ def _stack(products: list[StratumProducts], dimension: int, noise: ObservedNoise
         dimension=dimension,
         effective_dimension=noise.dimension(dimension),
     )
-
-
-def _over_two(
-    products: Float[np.ndarray, "time 3"],
-    two_apart: dict[int, float],
-    starts: Int[np.ndarray, " time"],
-    times: Float[np.ndarray, " record"],
-) -> Float[np.ndarray, "time 3"]:
-    """Return products of impacts over two intervals of like length, at the second; 0 where there are no two.
-
-    ``two_apart`` holds, at the record where an interval stops, the product of the impact there with that two records
-    before.
-    """
-    lengths, found = times[starts + 1] - times[starts], np.zeros_like(products)
-    alike = np.maximum(lengths[1:], lengths[:-1]) < LIKE_LENGTHS * np.minimum(lengths[1:], lengths[:-1])
-    for second in 1 + np.flatnonzero(alike & (np.diff(starts) == 1)):
-        found[second] = two_apart[int(starts[second]) + 1], products[second - 1, 1], products[second, 2]
-    return found

@@ -1,5 +1,6 @@
 """``lesde fit`` and ``lesde check``: infer elasticity, and compare what follows with what was recorded."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,10 @@ def fit(
     workers: Annotated[int, typer.Option(min=1, help="With --out-dir: recordings fitted at a time.")] = 1,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="With --out-dir: a Dask scheduler, tcp://HOST:8786, whose workers fit."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask scheduler, tcp://HOST:8786: its workers fit many recordings, or read a large one.",
+        ),
     ] = None,
     json: JsonOption = None,
     allow_unconverged: AllowUnconvergedOption = False,
@@ -115,8 +119,8 @@ def fit(
             raise InputError("--out and --csv are for one recording; with --out-dir fits are called like recordings")
         fit_fleet(files, out_dir, options, workers=workers, scheduler=scheduler, json=json, force=force)
         return
-    if scheduler is not None or workers > 1:
-        raise InputError("--workers and --scheduler are for many recordings; say with --out-dir where fits are kept")
+    if workers > 1:
+        raise InputError("--workers is for many recordings; say with --out-dir where their fits are kept")
     if files[0].is_dir():
         raise InputError(f"{files[0]}: is a folder; say with --out-dir where fits of what it holds are kept")
     if len(files) > 1:
@@ -125,7 +129,12 @@ def fit(
     check_outputs([out, json, csv], inputs=[file], force=force)
     from lesde_infer.inference import fit as run_fit
 
-    with progress_bars() as show:
+    with ExitStack() as stack:
+        if scheduler is not None:
+            from lesde_infer.distributed import connected, on_cluster
+
+            options["elsewhere"] = on_cluster(stack.enter_context(connected(scheduler)))
+        show = stack.enter_context(progress_bars())
         result = run_fit(file, progress=show, **options)
     if out is not None:
         result.save(out, force=force)

@@ -1,6 +1,6 @@
 """What the tests of the inference core share: small recordings, and the model written out plainly, sample by sample."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
 from scipy import linalg, special
@@ -77,6 +77,18 @@ def in_all_dimensions(statistics):
         for stratum in (statistics.contrast, statistics.shared)
     )
     return replace(statistics, contrast=contrast, shared=shared)
+
+
+def assert_equal(found, expected, where="statistics"):
+    """Hold what is nested against each other, number by number, to the last bit."""
+    if is_dataclass(expected):
+        for field in fields(expected):
+            assert_equal(getattr(found, field.name), getattr(expected, field.name), f"{where}.{field.name}")
+    elif isinstance(expected, tuple | list):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal(one, other, f"{where}[{number}]")
+    else:
+        np.testing.assert_array_equal(found, expected, err_msg=where)
 
 
 def class_means(features, labels):

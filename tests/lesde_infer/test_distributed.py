@@ -6,15 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_helpers import make_run
+from core_helpers import assert_equal, make_run
 
 import lesde_infer as li
 from data_tools.errors import InputError
+from data_tools.recording import Recording
+from data_tools.recording_layout import LayerLayout, RecordingLayout
+from data_tools.recording_writer import RecordingWriter
 from lesde_infer import distributed as own
 from lesde_infer.cli import main
-from lesde_infer.distributed import connected, fit_on_cluster, fit_remotely
+from lesde_infer.distributed import connected, fit_on_cluster, fit_remotely, on_cluster
 from lesde_infer.fleet import fit_many
 from lesde_infer.fleet_run import FleetRun
+from lesde_infer.row_ranges import measure_range
+from lesde_infer.statistics import compute_statistics
 
 dask = pytest.importorskip("dask", reason="the extra 'distributed' is not installed")
 LocalCluster = pytest.importorskip("distributed").LocalCluster
@@ -120,6 +125,68 @@ def test_a_cluster_whose_workers_leave_is_given_up(tmp_path, monkeypatch):
     assert "had no worker" in runs[0].message
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A recording that is cut into two ranges: 100 MB."""
+    path, rng = tmp_path_factory.mktemp("large") / "run.h5", np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 100)
+    features = rng.normal(size=(400, 128))
+    with RecordingWriter(path, RecordingLayout(labels, labels, {"hidden": LayerLayout(128)})) as writer:
+        for step in range(490):
+            features += 0.01 * (features[::100][labels] + rng.normal(size=features.shape))
+            writer.append(step, {"hidden": features.astype(np.float32)})
+    return path
+
+
+def collapse(path, **options):
+    with Recording(path) as recording:
+        return compute_statistics(recording, "hidden", "I", cache=False, **options)
+
+
+def measure_and_die_once(chosen):
+    """End the worker when it is first asked for the second range."""
+    mark = chosen.path.with_suffix(".mark")
+    if chosen.start > 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure_range(chosen)
+
+
+@pytest.mark.parametrize("measure", [own.measure_remotely, measure_and_die_once])
+def test_statistics_of_a_large_recording_are_those_of_one_pass(client, large, monkeypatch, measure):
+    monkeypatch.setattr(own, "measure_remotely", measure)
+    assert_equal(collapse(large, elsewhere=on_cluster(client)), collapse(large))
+    assert large.with_suffix(".mark").exists() == (measure is measure_and_die_once)
+
+
+def test_workers_that_fit_have_statistics_taken_by_all(client, large):
+    """As a fit does: by a task on a worker, which leaves its thread to those it waits for."""
+    found = client.submit(collapse, large, elsewhere=own._from_worker, pure=False).result()
+    assert_equal(found, collapse(large))
+
+
+def test_what_a_worker_cannot_measure_is_told_with_its_name(client, large, tmp_path):
+    path = tmp_path / "gone.h5"
+    path.write_bytes(large.read_bytes())
+    with Recording(path) as recording:
+        path.unlink()
+        with pytest.raises(InputError, match=r"gone\.h5.*on worker tcp://"):
+            compute_statistics(recording, "hidden", "I", cache=False, elsewhere=on_cluster(client))
+
+
+@pytest.mark.slow
+def test_one_large_recording_on_the_command_line(cluster, large, tmp_path, capsys):
+    options = ["--impact", "I", "--curve", "constant", "--within", "isotropic", "--parts", "rates", "--no-cache"]
+    found = []
+    for number, more in enumerate(([], ["--scheduler", cluster.scheduler_address])):
+        out = tmp_path / f"{number}.nc"
+        assert main(["fit", str(large), *options, *more, "--allow-unconverged", "--out", str(out)]) == 0
+        found.append(li.load(out).posterior["gamma"])
+    np.testing.assert_array_equal(found[1], found[0])
+    assert main(["fit", str(large), *options, "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "no Dask scheduler answers" in capsys.readouterr().err
+
+
 def test_a_file_that_a_worker_does_not_see_is_named(tmp_path):
     run, content = fit_remotely(tmp_path / "elsewhere.h5", {})
     assert content is None
@@ -150,7 +217,6 @@ def test_other_versions_on_a_worker_are_refused(cluster, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("option", [["--scheduler", "tcp://127.0.0.1:1"], ["--workers", "2"]])
-def test_one_recording_needs_no_cluster(option, recording, capsys):
-    assert main(["fit", str(recording), *option]) == 2
-    assert "are for many recordings" in capsys.readouterr().err
+def test_one_recording_needs_no_workers(recording, capsys):
+    assert main(["fit", str(recording), "--workers", "2"]) == 2
+    assert "--workers is for many recordings" in capsys.readouterr().err
