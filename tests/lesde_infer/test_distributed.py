@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
@@ -123,6 +126,46 @@ def test_a_cluster_whose_workers_leave_is_given_up(tmp_path, monkeypatch):
         runs = list(fit_on_cluster(client, jobs(tmp_path)[:1], {}, force=False))
     assert [run.status for run in runs] == ["failed"]
     assert "had no worker" in runs[0].message
+
+
+ASKING = """
+import sys, time
+from pathlib import Path
+from lesde_infer import distributed as own
+from lesde_infer.fleet_run import FleetRun
+
+def slowly(path, settings):
+    time.sleep(0.3)
+    return FleetRun(path, "fitted", path, 0.0, "", {}), path.stem.encode() * 100_000
+
+own.fit_remotely = slowly
+jobs = [(Path(sys.argv[2]) / f"{name}.h5", Path(sys.argv[2]) / f"{name}.nc") for name in "abcdefgh"]
+with own.connected(sys.argv[1], timeout=60) as client:
+    for run in own.fit_on_cluster(client, [job for job in jobs if not job[1].exists()], {}, force=False):
+        print(run.recording.stem, flush=True)
+"""
+
+
+def test_who_asked_is_killed_and_asks_again(client, tmp_path):
+    """The cluster forgets what it was asked, fits that came are whole, and those that did not are made."""
+    command = [sys.executable, "-c", ASKING, client.scheduler.address, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        first = asking.stdout.readline().strip()
+        asking.send_signal(signal.SIGKILL)
+    came = {path.stem: path.read_text() for path in tmp_path.glob("*.nc")}
+    assert first in came
+    assert len(came) < 8
+    deadline = monotonic() + 60
+    while (
+        left := client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+    ) and monotonic() < deadline:
+        sleep(0.1)
+    assert left == 0
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    assert sorted(again.stdout.split()) == sorted(set("abcdefgh") - set(came))
+    assert {path.stem: path.read_text() for path in tmp_path.glob("*.nc")} == {
+        name: name * 100_000 for name in "abcdefgh"
+    }
 
 
 @pytest.fixture(scope="module")
