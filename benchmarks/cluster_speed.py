@@ -12,7 +12,7 @@ gigabytes a second to all workers together, (iii) each fit takes so many seconds
 in there, at the rate measured here, and (iv) the scheduler hands out so many tasks a second, as Dask's documentation
 states. It is the largest of these four, a bound that schedules come near to, not a measurement.
 
-    python benchmarks/distributed.py [--megabytes 800] [--turns 5] [--json FILE]
+    python benchmarks/cluster_speed.py [--megabytes 800] [--turns 5] [--json FILE]
 
 Prints JSON.
 """
