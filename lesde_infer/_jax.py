@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from lesde_infer.cache_folder import cache_folder
+from lesde_infer.program_cache import write_whole_programs
 
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # here and below: JAX leaves it untyped
 # Programs run in the thread that calls them. Fits have threads of their own, one a core; programs that wait in the pool
@@ -35,6 +36,7 @@ def _keep_compiled_programs() -> None:
     except OSError:
         return
     if os.access(folder, os.W_OK):
+        write_whole_programs(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
