@@ -3,10 +3,10 @@
 A scheduler and workers that run already (docs/cluster.md) fit one recording each at a time. Workers read recordings
 themselves, from storage that they share with whoever asks, and send back finished fits, which are written here. The
 statistics of a large recording are taken by all workers, a range of its records each (`lesde_infer.row_ranges`), for
-the worker that fits it, which meanwhile does other work, or for a fit on this machine. What a
-recording, its settings and the seed give is what they give on one machine. A worker that dies loses the run it was at,
-which Dask gives to another; what it gives up, since workers died of it again and again, is tried once more by itself.
-TLS and whatever else concerns connections are settings of Dask.
+the worker that fits it, which meanwhile does other work, or for a fit on this machine. What a recording, its settings
+and the seed give is what they give on one machine. A worker that dies loses what it was at, which Dask gives to
+another; a fit that Dask gives up, since workers died of it again and again, is tried once more by itself. TLS and
+whatever else concerns connections are settings of Dask.
 
 tests/lesde_infer/test_distributed.py fits on workers, kills one, and takes files and schedulers away.
 """
@@ -203,14 +203,32 @@ def _measure_on(client: "Client", ranges: Sequence[RowRange]) -> Iterator[list[I
             n_threads = sum(client.nthreads().values())
             while left and len(under_way) < AHEAD * max(1, n_threads):
                 under_way.append(client.submit(measure_remotely, left.popleft(), pure=False, priority=1))
-            future = under_way.popleft()
-            try:
-                rows: list[IntervalRow] = future.result()
-            finally:
-                future.release()
-            yield rows
+            yield _rows_of(client, under_way.popleft(), ranges[0].path)
     finally:
         client.cancel(list(under_way))
+
+
+def _rows_of(client: "Client", future: "Future", path: Path) -> list[IntervalRow]:
+    """Wait for the rows of a range.
+
+    Raises
+    ------
+    InputError
+        If they cannot be had.
+    """
+    from distributed import KilledWorker
+
+    try:
+        with client.as_current():
+            ended = _ended(client, {future})
+        if not ended:
+            raise InputError(f"{path}: {DESERTED}; start workers, or fit without --scheduler")
+        rows: list[IntervalRow] = future.result()
+        return rows
+    except KilledWorker as error:
+        raise InputError(f"{path}: {DIED.replace('fitted', 'read')}") from error
+    finally:
+        future.release()
 
 
 def measure_remotely(chosen: RowRange) -> list[IntervalRow]:

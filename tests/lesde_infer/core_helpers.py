@@ -7,6 +7,7 @@ from scipy import linalg, special
 
 from data_tools.recording import Recording
 from data_tools.recording_writer import write_recording
+from lesde_infer import kept_rows, recording_identity
 from lesde_infer._jax import jnp
 from lesde_infer.curves import CurvePrior, curve_design
 from lesde_infer.model import StrataData
@@ -77,6 +78,14 @@ def in_all_dimensions(statistics):
         for stratum in (statistics.contrast, statistics.shared)
     )
     return replace(statistics, contrast=contrast, shared=shared)
+
+
+def keep_all_rows(folder, monkeypatch):
+    """Keep rows of recordings of any size, whose files need not have rested, in a cache folder of one's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv(kept_rows.SWITCH, raising=False)
+    monkeypatch.setattr(kept_rows, "WORTHWHILE", 0)
+    monkeypatch.setattr(recording_identity, "SETTLED", -1.0)
 
 
 def assert_equal(found, expected, where="statistics"):

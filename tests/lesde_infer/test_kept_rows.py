@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 import h5py
 import numpy as np
 import pytest
-from core_helpers import make_run
+from core_helpers import keep_all_rows, make_run
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
@@ -27,10 +27,7 @@ WHOLE = 24
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A cache folder of one's own, for recordings of any size, whose files need not have rested."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(kept_rows.SWITCH, raising=False)
-    monkeypatch.setattr(kept_rows, "WORTHWHILE", 0)
-    monkeypatch.setattr(recording_identity, "SETTLED", -1.0)
+    keep_all_rows(tmp_path / "cache", monkeypatch)
     return cache_folder("statistics")
 
 

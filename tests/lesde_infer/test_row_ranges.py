@@ -7,12 +7,12 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from core_helpers import assert_equal, make_run
+from core_helpers import assert_equal, keep_all_rows, make_run
 
 import lesde_infer as li
 from data_tools.errors import InputError
 from data_tools.recording import Recording
-from lesde_infer import kept_rows, recording_identity, row_ranges
+from lesde_infer import kept_rows, row_ranges
 from lesde_infer.row_ranges import measure_range
 from lesde_infer.snapshots import SnapshotReader
 from lesde_infer.statistics import compute_statistics
@@ -23,10 +23,7 @@ N_RECORDS = 24
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch):
     """Recordings of any size are cut, into ranges of few records, and a cache folder is one's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(kept_rows.SWITCH, raising=False)
-    monkeypatch.setattr(kept_rows, "WORTHWHILE", 0)
-    monkeypatch.setattr(recording_identity, "SETTLED", -1.0)
+    keep_all_rows(tmp_path / "cache", monkeypatch)
     monkeypatch.setattr(row_ranges, "BYTES", 1)
     monkeypatch.setattr(row_ranges, "FEWEST", 5)
 
