@@ -11,6 +11,7 @@ whatever else concerns connections are settings of Dask.
 tests/lesde_infer/test_distributed.py fits on workers, kills one, and takes files and schedulers away.
 """
 
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from lesde_infer.row_ranges import Elsewhere, RowRange, measure_range
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+ADDRESS = r"inproc://\S+|(tcp|tls|ws|wss|ucx)://\S+:\d+"  # others leave Dask waiting for a port to be named
 ANSWER_WITHIN = 10.0  # seconds
 ALONE_FOR = 60.0  # seconds that workers may take to come back
 DIED = "the workers that fitted it died, each in turn: out of memory?"
@@ -53,7 +55,8 @@ def connected(address: str, timeout: float = ANSWER_WITHIN) -> Iterator["Client"
     Raises
     ------
     InputError
-        If Dask is not installed, no scheduler answers, it has no worker, or a worker has other versions.
+        If Dask is not installed, the address is none, no scheduler answers, or it has no worker or one of other
+        versions.
     """
     try:
         from distributed import Client
@@ -61,6 +64,8 @@ def connected(address: str, timeout: float = ANSWER_WITHIN) -> Iterator["Client"
         raise InputError(
             "a cluster takes Dask, which is not installed: pip install 'lesde-infer[distributed]'"
         ) from error
+    if not re.fullmatch(ADDRESS, address):
+        raise InputError(f"'{address}': not an address of a scheduler, which is like tcp://HOST:8786")
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

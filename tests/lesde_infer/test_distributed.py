@@ -257,6 +257,14 @@ def test_a_scheduler_that_does_not_answer_is_given_up_soon():
         pass
 
 
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "localhost:8786", "tcp://localhost", "tcp://localhost:port", "foo://localhost:1"]
+)
+def test_what_is_no_address_is_told(address):
+    with pytest.raises(InputError, match="not an address of a scheduler"), connected(address):
+        pass
+
+
 def test_a_scheduler_without_workers_is_refused():
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as empty,
