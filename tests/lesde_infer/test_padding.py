@@ -8,7 +8,7 @@ from core_helpers import random_strata
 from numpyro.infer.util import log_density
 
 from lesde_infer import _jax
-from lesde_infer._jax import jax, jnp
+from lesde_infer._jax import jax, jit_briefly_used, jnp
 from lesde_infer.curves import n_weights
 from lesde_infer.model import Parameters, strata_model
 from lesde_infer.padding import drop_padding, pad_intervals, padded_length
@@ -49,12 +49,13 @@ def test_densities_do_not_change(curve, coupled, mixed):
     if mixed:
         sites["interval_exponent"] = jnp.asarray(0.1 * rng.normal(size=2))
     model = partial(strata_model, curve=curve, coupled=coupled, mixed=mixed)
-    evaluate = jax.jit(jax.value_and_grad(lambda sites, data: log_density(model, (data,), {}, sites)[0]))
+    evaluate = jit_briefly_used(jax.value_and_grad(lambda sites, data: log_density(model, (data,), {}, sites)[0]))
+    information, parameters = jit_briefly_used(variant.information), jit_briefly_used(variant.parameters)
     for found, expected in zip(*(jax.tree.leaves(evaluate(sites, own)) for own in (padded, data)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-    found, expected = (variant.information(sites, own)["curve_weights"] for own in (padded, data))
+    found, expected = (information(sites, own)["curve_weights"] for own in (padded, data))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * float(jnp.abs(expected).max()))
-    found, expected = (variant.parameters(sites, own) for own in (padded, data))
+    found, expected = (parameters(sites, own) for own in (padded, data))
     for own, reference in zip(drop_padding(found, 19), expected, strict=True):
         np.testing.assert_allclose(own, reference, rtol=1e-12)
 
