@@ -1,55 +1,64 @@
 """BLAS keeps to one thread while statistics are taken, and has its threads back afterwards."""
 
-from threading import Barrier, Thread
+import os
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
+N_THREADS = """
+import numpy as np
+from threading import Barrier, Thread
+from threadpoolctl import threadpool_info
 from lesde_infer.blas_threads import single_threaded_blas
 
+np.ones((2, 2)) @ np.ones((2, 2))
 
 def n_threads():
-    return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+    return max(found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas")
 
+"""
+AFTER_AN_ERROR = """
+@single_threaded_blas()
+def fail():
+    print(n_threads())
+    raise ZeroDivisionError
 
-@pytest.fixture
-def before():
-    np.ones((2, 2)) @ np.ones((2, 2))
-    found = n_threads()
-    if found == {1}:
-        pytest.skip("BLAS has no second thread here")
-    return found
+print(n_threads())
+for _ in range(2):
+    try:
+        fail()
+    except ZeroDivisionError:
+        print(n_threads())
+"""
+OVERLAPPING = """
+both_in, first_out = Barrier(2), Barrier(2)
 
+def first():
+    with single_threaded_blas():
+        both_in.wait(60)
+    first_out.wait(60)
 
-def test_one_thread_within_and_all_of_them_after_an_error(before):
-    @single_threaded_blas()
-    def fail():
-        assert n_threads() == {1}
-        raise ZeroDivisionError
-
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            fail()
-        assert n_threads() == before
-
-
-def test_threads_that_overlap_leave_it_as_it_was(before):
-    both_in, first_out = Barrier(2), Barrier(2)
-
-    def first():
-        with single_threaded_blas():
-            both_in.wait(60)
+def second():
+    with single_threaded_blas():
+        both_in.wait(60)
         first_out.wait(60)
 
-    def second():
-        with single_threaded_blas():
-            both_in.wait(60)
-            first_out.wait(60)
+threads = [Thread(target=one) for one in (first, second)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join(60)
+print(n_threads())
+"""
 
-    threads = [Thread(target=one) for one in (first, second)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(60)
-    assert n_threads() == before
+
+@pytest.mark.parametrize(("program", "expected"), [(AFTER_AN_ERROR, "2 1 2 1 2"), (OVERLAPPING, "2")])
+def test_one_thread_within_and_all_of_them_afterwards(program, expected):
+    """In a process of its own, where BLAS starts with two threads; after an error, and where threads overlap."""
+    if os.cpu_count() == 1:
+        pytest.skip("BLAS has no second thread here")
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", N_THREADS + program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == expected.split()
