@@ -104,6 +104,7 @@ def test_one_grouping_does_for_both_where_they_are_the_same(tmp_path):
             assert_same(compute_statistics(reduced, "fc2", "R", group=group), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("reduction")
 def test_posteriors_are_the_same_and_checks_are_of_the_samples_kept(tmp_path):
     whole = written(tmp_path / "run.h5", n=30)

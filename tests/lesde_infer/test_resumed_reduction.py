@@ -179,6 +179,7 @@ def test_where_a_restart_is_the_whole_record_it_is_named(tmp_path):
             compute_statistics(recording, "3", "R")
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("reduction")
 def test_a_fit_goes_on_without_it_and_flags_it(tmp_path):
     training = Training(tmp_path / "run.h5")

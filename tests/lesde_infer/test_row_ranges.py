@@ -130,6 +130,7 @@ def test_another_recording_under_the_same_path_is_refused(tmp_path):
         measure_range(replace(one, path=tmp_path / "elsewhere.h5"))
 
 
+@pytest.mark.slow
 def test_a_fit_by_processes_gives_the_draws_of_one_by_itself(tmp_path):
     path = record(tmp_path / "run.h5")
     options = {"layer": "hidden", "impact": "I", "curve": "constant", "within": "isotropic", "cache": False}
