@@ -217,17 +217,31 @@ def test_what_a_worker_cannot_measure_is_told_with_its_name(client, large, tmp_p
             compute_statistics(recording, "hidden", "I", cache=False, elsewhere=on_cluster(client))
 
 
-def test_a_range_that_kills_its_workers_and_workers_that_leave_are_told(large, monkeypatch):
-    monkeypatch.setattr(own, "measure_remotely", lambda chosen: os.kill(os.getpid(), signal.SIGKILL))
-    monkeypatch.setattr(own, "ALONE_FOR", 2.0)
+def die(chosen):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_range_that_kills_its_workers_is_told(large, monkeypatch):
+    monkeypatch.setattr(own, "measure_remotely", die)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as dying,
         connected(dying.scheduler_address, timeout=60) as client,
+        pytest.raises(InputError, match=r"run\.h5: the workers that read it died"),
     ):
-        with pytest.raises(InputError, match=r"run\.h5: the workers that read it died"):
-            collapse(large, elsewhere=on_cluster(client))
-        dying.scale(0)
+        collapse(large, elsewhere=on_cluster(client))
+
+
+def test_workers_that_leave_while_ranges_wait_are_told(large, monkeypatch):
+    monkeypatch.setattr(own, "ALONE_FOR", 2.0)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as leaving,
+        connected(leaving.scheduler_address, timeout=60) as client,
+    ):
+        leaving.scale(0)
+        deadline = monotonic() + 60
+        while client.scheduler_info(n_workers=-1)["workers"] and monotonic() < deadline:
+            sleep(0.1)
         with pytest.raises(InputError, match=r"run\.h5: the scheduler had no worker"):
             collapse(large, elsewhere=on_cluster(client))
 
