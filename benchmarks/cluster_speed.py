@@ -35,9 +35,9 @@ from json_result import give
 from statistics_speed import LAYER, make
 
 from data_tools.recording import Recording
+from lesde_infer.cores import n_cores
 from lesde_infer.distributed import on_cluster
 from lesde_infer.row_ranges import Elsewhere, RowRange, measure_range
-from lesde_infer.sample_blocks import n_cores
 from lesde_infer.statistics import Statistics, compute_statistics
 
 N, P = 2_000, 512

@@ -7,11 +7,10 @@ import numpy as np
 
 from data_tools.errors import InputError
 from data_tools.record_array import RecordArray
+from data_tools.record_series import blocks
 from data_tools.recording import Recording
-from data_tools.recording_schema import decode_name
-from data_tools.reduced_records import FILTERED
-
-BLOCK = 256  # records that are read at a time
+from data_tools.recording_schema import AttributeValue, decode_name
+from data_tools.reduced_records import FILTERED, ROOT, checked_momentum
 
 
 @dataclass(frozen=True)
@@ -66,19 +65,16 @@ def reduced_contents(recording: Recording) -> tuple[list[ReducedContents], list[
     return found, [RestartedInterval(steps[record - 1], steps[record]) for record in unknown]
 
 
-def _contents(recording: Recording, name: str, filtered: Mapping[str, object]) -> ReducedContents:
+def _contents(recording: Recording, name: str, filtered: Mapping[str, AttributeValue]) -> ReducedContents:
     layer, case = name.split("/")
     impact, _, group = case.partition("-")
-    momentum = filtered.get("momentum")
-    if not (momentum is None or isinstance(momentum, float)):
-        raise InputError(f"{recording.path}: attribute momentum of /reduced/{name}/{FILTERED} is {momentum!r}")
+    momentum = checked_momentum(filtered, recording.path, f"/{ROOT}/{name}/{FILTERED}") if filtered else None
     return ReducedContents(decode_name(layer), impact, group, momentum)
 
 
 def _empty_rows(products: RecordArray) -> list[int]:
     """Return the records, but the first, whose products are all 0: they end intervals that are unknown."""
     found: list[int] = []
-    for first in range(1, products.shape[0], BLOCK):
-        rows = products[first : first + BLOCK]
-        found += (first + np.flatnonzero(~rows.any(axis=1))).tolist()
-    return found
+    for first, stop in blocks(products, len(products)):
+        found += (first + np.flatnonzero(~products[first:stop].any(axis=1))).tolist()
+    return [record for record in found if record > 0]

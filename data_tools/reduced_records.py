@@ -258,7 +258,18 @@ def _read_momentum(file: Any, path: Path, root: str) -> float:
             f"{path}: a reduced recording, which holds no impacts filtered by the memory of momentum (by default they "
             "are where records are dense); use --drive instantaneous, or reduce the whole recording again"
         )
-    momentum = read_attributes(file[root], path).get("momentum")
+    return checked_momentum(read_attributes(file[root], path), path, root)
+
+
+def checked_momentum(attributes: Mapping[str, AttributeValue], path: Path, root: str) -> float:
+    """Return the momentum by whose memory impacts are filtered, of the attributes of what is held of them.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    momentum = attributes.get("momentum")
     if not isinstance(momentum, float) or not 0 < momentum < 1:
         raise InputError(f"{path}: attribute momentum of {root} is {momentum!r}, expected a number between 0 and 1")
     return momentum

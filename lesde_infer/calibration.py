@@ -33,7 +33,7 @@ from lesde_infer.calibrated_fit import Simulation, fit_simulation
 from lesde_infer.calibrated_quantities import quantities
 from lesde_infer.calibration_journal import CalibrationJournal
 from lesde_infer.calibration_template import Template
-from lesde_infer.concurrent_sampling import n_cores
+from lesde_infer.cores import n_cores
 from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import COVERAGE_LEVELS, RANKED_DRAWS, RankCheck, check_ranks, covered_share
 from lesde_infer.simulated_increments import simulate_run

@@ -5,7 +5,6 @@ where lanes of one program would wait for the slowest among them. The first subm
 that every program is compiled once.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event, Lock
@@ -13,6 +12,7 @@ from zlib import crc32
 
 from lesde_infer._jax import jax, make_room
 from lesde_infer.assembly import Submodel
+from lesde_infer.cores import n_cores
 from lesde_infer.sampling import SampleRun
 from lesde_infer.submodel_sampler import SubmodelSampler
 
@@ -96,8 +96,3 @@ def equally_many(samplers: Sequence[SubmodelSampler]) -> list[SampleRun]:
     """Return as many draws of each submodel as the shortest chains have: one of each is one of the joint posterior."""
     shortest = min(sampler.n_draws for sampler in samplers)
     return [sampler.draws(shortest) for sampler in samplers]
-
-
-def n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

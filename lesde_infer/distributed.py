@@ -123,17 +123,16 @@ def fit_on_cluster(
             yield fit_one(path, target, settings, force=False, progress=None)
         else:
             missing.append((path, target))
-    with client.as_current():
-        given_up = list[tuple[Path, Path]]()
-        for job, run in _as_they_end(client, missing, settings):
-            if run is None:
-                given_up.append(job)
-            else:
-                yield run
-        # Dask blames all runs that a worker had when it died. Each by itself, the one that does it again is found.
-        for job in given_up:
-            for _, run in _as_they_end(client, [job], settings):
-                yield run or FleetRun(job[0], "failed", None, 0.0, f"{job[0]}: {DIED}", {})
+    given_up = list[tuple[Path, Path]]()
+    for job, run in _as_they_end(client, missing, settings):
+        if run is None:
+            given_up.append(job)
+        else:
+            yield run
+    # Dask blames all runs that a worker had when it died. Each by itself, the one that does it again is found.
+    for job in given_up:
+        for _, run in _as_they_end(client, [job], settings):
+            yield run or FleetRun(job[0], "failed", None, 0.0, f"{job[0]}: {DIED}", {})
 
 
 def _as_they_end(
@@ -179,7 +178,8 @@ def _ended(client: "Client", futures: "set[Future]") -> "set[Future]":
     alone_since: float | None = None
     while True:
         try:
-            return set(wait(list(futures), timeout=ALONE_FOR / 10, return_when="FIRST_COMPLETED").done)
+            with client.as_current():
+                return set(wait(list(futures), timeout=ALONE_FOR / 10, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             if client.scheduler_info(n_workers=-1)["workers"]:
                 alone_since = None
@@ -224,9 +224,7 @@ def _rows_of(client: "Client", future: "Future", path: Path) -> list[IntervalRow
     from distributed import KilledWorker
 
     try:
-        with client.as_current():
-            ended = _ended(client, {future})
-        if not ended:
+        if not _ended(client, {future}):
             raise InputError(f"{path}: {DESERTED}; start workers, or fit without --scheduler")
         rows: list[IntervalRow] = future.result()
         return rows

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from data_tools.record_series import entry_bytes
 from data_tools.recording import Recording
 from lesde_infer.cache_folder import cache_folder, drop_oldest
 from lesde_infer.interval_products import ClassMeanMovement
@@ -51,7 +52,7 @@ _logger = logging.getLogger(__name__)
 def is_large(recording: Recording, layer: str) -> bool:
     """Tell whether a layer takes so much that its rows are worth keeping, or taking on a cluster."""
     array = recording.features(layer)
-    return int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize >= WORTHWHILE
+    return len(array) * entry_bytes(array) >= WORTHWHILE
 
 
 def keeping_is_on() -> bool:

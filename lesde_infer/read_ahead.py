@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from jaxtyping import Int
 
+from data_tools.record_series import entry_bytes
 from data_tools.recording import RecordedClassifier, Recording
 
 WORTHWHILE = 2**20  # bytes of a record, below which to wake the thread takes longer than to read
@@ -70,8 +71,7 @@ class ReadAhead:
         return self._layers[layer]
 
     def _ahead(self, array: Any) -> Any:
-        size = int(np.prod(array.shape[1:])) * array.dtype.itemsize
-        return _Ahead(array, self._n_records, self._reader) if size >= WORTHWHILE else array
+        return _Ahead(array, self._n_records, self._reader) if entry_bytes(array) >= WORTHWHILE else array
 
     def probe_labels(self, group: Literal["labels", "given_labels"]) -> Int[np.ndarray, " sample"]:
         """Return the classes of all samples."""

@@ -1,6 +1,6 @@
 """The intervals of a recording, one after the other, from its features or from what was kept of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +13,6 @@ from lesde_infer.interval_source import Interval
 from lesde_infer.kept_rows import is_large, keeping_is_on, kept_rows
 from lesde_infer.missing import MissingCounter, MissingData
 from lesde_infer.momentum import MomentumFilter
-from lesde_infer.probe_sampling import end_intervals
 from lesde_infer.read_ahead import ReadAhead
 from lesde_infer.row_ranges import Elsewhere, measured_elsewhere
 from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
@@ -22,7 +21,8 @@ from lesde_infer.snapshots import MINIMAL_SAMPLES, Grouping, SnapshotReader
 class RecordedIntervals:
     """Intervals of a recording, from its features, or what was kept of them (`lesde_infer.kept_rows`).
 
-    Of a large recording ranges of records may be measured ``elsewhere`` (`lesde_infer.row_ranges`).
+    Of a large recording ranges of records may be measured ``elsewhere`` (`lesde_infer.row_ranges`); how far samples
+    move is then known of those intervals alone that end at the records that are ``wanted``.
 
     Attributes
     ----------
@@ -47,6 +47,7 @@ class RecordedIntervals:
         *,
         cache: bool = True,
         elsewhere: Elsewhere | None = None,
+        wanted: Sequence[int] = (),
     ) -> None:
         self._recording, self._records = recording, ReadAhead(recording, len(times))
         weights = class_weights(frequencies)
@@ -56,8 +57,7 @@ class RecordedIntervals:
         self._is_kept = cache and by_rows and keeping_is_on()
         self._measure: MeasureRows = measured_rows
         if by_rows and elsewhere is not None:
-            ends = 1 + np.flatnonzero(end_intervals((times[1:] + times[:-1]) / 2))
-            self._measure = measured_elsewhere(elsewhere, recording, group, ends.tolist())
+            self._measure = measured_elsewhere(elsewhere, recording, group, wanted)
         self._times = times
         self.classes, self.groups, self.sizes = reader.classes, reader.groups, reader.average.sizes
         self.layers = reader.layers

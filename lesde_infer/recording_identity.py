@@ -33,17 +33,22 @@ def identity(recording: Recording, layers: list[str], n_records: int, state: lis
     ``state`` is that of its file before they were read.
     """
     records = np.unique(np.linspace(0, n_records - 1, min(SAMPLED, n_records)).round().astype(int)).tolist()
-    fixed = blake2b(digest_size=16)
-    for part in (recording.labels, recording.given_labels, recording.steps[:n_records]):
-        fixed.update(np.ascontiguousarray(part).tobytes())
     return {
         "file": _file(recording.path),
         "state": state,
         "n_recorded": recording.n_records,
         "n_records": n_records,
-        "fixed": fixed.hexdigest(),
+        "fixed": fixed_digest(recording, n_records),
         "samples": {str(record): _sample(recording, layers, record) for record in records},
     }
+
+
+def fixed_digest(recording: Recording, n_records: int) -> str:
+    """Return a digest of the classes of all samples and of the steps of the first records."""
+    found = blake2b(digest_size=16)
+    for part in (recording.labels, recording.given_labels, recording.steps[:n_records]):
+        found.update(np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
 
 
 def is_same(recording: Recording, layers: list[str], kept: dict[str, Any]) -> bool:

@@ -13,7 +13,6 @@ tests/lesde_infer/test_row_ranges.py holds ranges against one pass.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,11 +20,13 @@ import numpy as np
 from jaxtyping import Float
 
 from data_tools.errors import InputError
+from data_tools.record_series import entry_bytes
 from data_tools.recording import Recording
 from lesde_infer.blas_threads import single_threaded_blas
 from lesde_infer.impacts import Impact
 from lesde_infer.interval_rows import IntervalRow, MeasureRows, measured_rows, nothing
 from lesde_infer.read_ahead import ReadAhead
+from lesde_infer.recording_identity import fixed_digest
 from lesde_infer.snapshots import Grouping, SnapshotReader
 
 BYTES = 2**26  # of the features that a range reads
@@ -73,9 +74,7 @@ def cut(
     wanted: Sequence[int] = (),
 ) -> list[RowRange]:
     """Cut the records from ``start`` on, of the first ``n_records`` of a recording, into ranges."""
-    array = recording.features(reader.layer)
-    size = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
-    length = max(FEWEST, BYTES // size)
+    length = max(FEWEST, BYTES // max(1, entry_bytes(recording.features(reader.layer))))
     weights = None if reader.weights is None else tuple(np.asarray(reader.weights).tolist())
     whole = partial(
         RowRange,
@@ -85,7 +84,7 @@ def cut(
         group=group,
         weights=weights,
         n_records=n_records,
-        digest=_digest(recording, n_records),
+        digest=fixed_digest(recording, n_records),
     )
     return [
         whole(
@@ -107,7 +106,7 @@ def measure_range(chosen: RowRange) -> list[IntervalRow]:
         If the recording is not there, is another than that which was cut, or cannot be used.
     """
     with Recording(chosen.path) as recording:
-        if recording.n_records < chosen.n_records or _digest(recording, chosen.n_records) != chosen.digest:
+        if recording.n_records < chosen.n_records or fixed_digest(recording, chosen.n_records) != chosen.digest:
             raise InputError(
                 f"{chosen.path}: is another recording where its statistics are taken than where it was named"
             )
@@ -148,10 +147,3 @@ def measured_elsewhere(
             yield from rows
 
     return measure
-
-
-def _digest(recording: Recording, n_records: int) -> str:
-    found = blake2b(digest_size=16)
-    for part in (recording.steps[:n_records], recording.labels, recording.given_labels):
-        found.update(np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()

@@ -19,6 +19,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from lesde_infer.cores import n_cores
+
 Found = TypeVar("Found")
 
 BLOCK = 2**16  # numbers of a block: 512 kB in double precision
@@ -28,11 +30,10 @@ FEWEST_ROWS = 64  # of a product that sums over rows: fewer take longer to add u
 ROW = 4096  # numbers of a scalar product, of which OpenBLAS spreads those of more than 10,000 over threads
 
 
-def n_cores() -> int:
-    """Return how many cores this process may use: no more than ``OMP_NUM_THREADS``, if that is set."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def n_threads() -> int:
+    """Return how many threads share parts: one a core, and no more than ``OMP_NUM_THREADS``, if that is set."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(found, int(asked)) if asked.isdecimal() and int(asked) else found
+    return min(n_cores(), int(asked)) if asked.isdecimal() and int(asked) else n_cores()
 
 
 def over_parts(shape: tuple[int, ...], work: Callable[[slice], Found], part: int = PART) -> list[Found]:
@@ -42,7 +43,7 @@ def over_parts(shape: tuple[int, ...], work: Callable[[slice], Found], part: int
     if n_samples <= rows:
         return [work(slice(0, n_samples))]
     parts = [slice(start, min(start + rows, n_samples)) for start in range(0, n_samples, rows)]
-    if n_cores() == 1:
+    if n_threads() == 1:
         return [work(own) for own in parts]
     return list(_threads(os.getpid()).map(work, parts))
 
@@ -50,7 +51,7 @@ def over_parts(shape: tuple[int, ...], work: Callable[[slice], Found], part: int
 @lru_cache(maxsize=1)
 def _threads(process: int) -> ThreadPoolExecutor:
     """Return the threads of a process: one that was forked has none of those of its parent."""
-    return ThreadPoolExecutor(n_cores(), thread_name_prefix="lesde-sums")
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="lesde-sums")
 
 
 def blocks(part: slice, width: int) -> Iterator[slice]:

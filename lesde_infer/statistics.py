@@ -279,13 +279,13 @@ def compute_statistics(
     times = axis.times[: len(steps)]
     shares = class_frequencies(recording, group, frequencies)
     momentum = momentum_filter(recording, drive, impact, steps)
+    is_end = end_intervals((times[1:] + times[:-1]) / 2)
     source: RecordedIntervals | ReducedIntervals
     if recording.is_reduced:
         source = ReducedIntervals(recording, layer, impact, group, steps, times, shares, momentum)
     else:
-        how: dict[str, Any] = {"cache": cache, "elsewhere": elsewhere}
+        how: dict[str, Any] = {"cache": cache, "elsewhere": elsewhere, "wanted": (1 + np.flatnonzero(is_end)).tolist()}
         source = RecordedIntervals(recording, layer, impact, group, steps, times, shares, momentum, **how)
-    is_end = end_intervals((times[1:] + times[:-1]) / 2)
     sampling = EndSampling(source.groups, len(source.classes))
     intervals, starts, start_samples, two_apart = [], [], [], {}
     noise = ObservedNoise(), ObservedNoise()  # of contrasts, and of the mean over classes

@@ -109,7 +109,7 @@ def compare(
     check_outputs([json, plot, report, csv, latex], inputs=inputs, force=force)
     others = [] if rivals is None else choices("--rivals", rivals, Impact)
     from lesde_infer.comparison import compare as run_compare
-    from lesde_infer.concurrent_sampling import n_cores
+    from lesde_infer.cores import n_cores
     from lesde_infer.fleet import fit_many
 
     options: dict[str, Any] = {

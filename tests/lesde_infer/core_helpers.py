@@ -80,6 +80,20 @@ def in_all_dimensions(statistics):
     return replace(statistics, contrast=contrast, shared=shared)
 
 
+def write_first(path, run, n_records, features, **options):
+    """Write the first records of a run, with other hidden features; return the path."""
+    run.write(
+        path,
+        steps=run.steps[:n_records],
+        features={"hidden": features[:n_records], "out": run.logits[:n_records]},
+        classifier=(run.weight[:n_records], run.bias[:n_records], "hidden"),
+        time=run.time[:n_records],
+        force=True,
+        **options,
+    ).close()
+    return path
+
+
 def keep_all_rows(folder, monkeypatch):
     """Keep rows of recordings of any size, whose files need not have rested, in a cache folder of one's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))

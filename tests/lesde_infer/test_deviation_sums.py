@@ -119,7 +119,7 @@ def test_sums_do_not_depend_on_the_number_of_cores(monkeypatch):
     before, after, groups = made_up(20_000, 84, 3, "float32")
     found = []
     for cores in (1, 2, 3):
-        monkeypatch.setattr(sample_blocks, "n_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(sample_blocks, "n_threads", lambda cores=cores: cores)
         sample_blocks._threads.cache_clear()
         found.append(sums_of(before, after, groups, made_up_push(groups, 84)).products())
     sample_blocks._threads.cache_clear()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -36,12 +37,19 @@ pytestmark = [
 QUICK = {"curve": "constant", "impact": "I", "layer": "hidden", "within": "isotropic", "n_draws": 100}
 
 
+@contextmanager
+def cluster_of(n_workers, allowed_failures):
+    """Start a cluster of processes of one thread, of which a task may take so many down before it is given up."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": allowed_failures}),
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0") as found,
+    ):
+        yield found
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as found,
-    ):
+    with cluster_of(2, allowed_failures=1) as found:
         yield found
 
 
@@ -104,8 +112,7 @@ def test_a_run_that_kills_its_workers_is_given_up_and_the_rest_is_done(tmp_path,
     """It may kill two workers, and two more when it is tried by itself: one is left, should none be started again."""
     monkeypatch.setattr(own, "fit_remotely", die_always)
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=5, threads_per_worker=1, processes=True, dashboard_address=":0") as many,
+        cluster_of(5, allowed_failures=1) as many,
         connected(many.scheduler_address, timeout=60) as client,
     ):
         runs = {run.recording.stem: run for run in fit_on_cluster(client, jobs(tmp_path), {}, force=False)}
@@ -119,7 +126,7 @@ def test_a_cluster_whose_workers_leave_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(own, "fit_remotely", die_always)
     monkeypatch.setattr(own, "ALONE_FOR", 2.0)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as leaving,
+        cluster_of(1, allowed_failures=3) as leaving,
         connected(leaving.scheduler_address, timeout=60) as client,
     ):
         leaving.scale(0)
@@ -224,8 +231,7 @@ def die(chosen):
 def test_a_range_that_kills_its_workers_is_told(large, monkeypatch):
     monkeypatch.setattr(own, "measure_remotely", die)
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as dying,
+        cluster_of(1, allowed_failures=0) as dying,
         connected(dying.scheduler_address, timeout=60) as client,
         pytest.raises(InputError, match=r"run\.h5: the workers that read it died"),
     ):
@@ -235,7 +241,7 @@ def test_a_range_that_kills_its_workers_is_told(large, monkeypatch):
 def test_workers_that_leave_while_ranges_wait_are_told(large, monkeypatch):
     monkeypatch.setattr(own, "ALONE_FOR", 2.0)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as leaving,
+        cluster_of(1, allowed_failures=3) as leaving,
         connected(leaving.scheduler_address, timeout=60) as client,
     ):
         leaving.scale(0)

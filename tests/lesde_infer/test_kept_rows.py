@@ -5,12 +5,11 @@ import multiprocessing
 import os
 import resource
 import shutil
-from dataclasses import fields, is_dataclass
 
 import h5py
 import numpy as np
 import pytest
-from core_helpers import keep_all_rows, make_run
+from core_helpers import assert_equal, keep_all_rows, make_run, write_first
 
 from data_tools.errors import InputError
 from data_tools.recording import Recording
@@ -42,18 +41,10 @@ def records_read(monkeypatch):
 def record(path, n_records, seed=0, missing=False):
     """Write a run of so many records; the first ones are the same whatever the number."""
     run = make_run(3, 5, WHOLE, seed=seed)
-    features, logits = run.features.copy(), run.logits.copy()
+    features = run.features.copy()
     if missing:
         features[4, 2], features[7], features[9, run.labels == 1] = np.nan, np.nan, np.nan
-    run.write(
-        path,
-        steps=run.steps[:n_records],
-        features={"hidden": features[:n_records], "out": logits[:n_records]},
-        classifier=(run.weight[:n_records], run.bias[:n_records], "hidden"),
-        time=run.time[:n_records],
-        force=True,
-    ).close()
-    return path
+    return write_first(path, run, n_records, features)
 
 
 def grow(path, n_records):
@@ -74,24 +65,14 @@ def collapse(path, layer="hidden", impact="I", **options):
         return statistics.compute_statistics(recording, layer, impact, **options)
 
 
-def assert_same(found, expected):
-    """Bit for bit."""
-    for field in fields(expected):
-        one, other = getattr(found, field.name), getattr(expected, field.name)
-        if is_dataclass(other):
-            assert_same(one, other)
-        else:
-            np.testing.assert_array_equal(one, other, err_msg=field.name)
-
-
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize(("layer", "impact"), [("hidden", "I"), ("hidden", "R"), ("out", "R"), ("out", "L")])
 def test_numbers_are_the_same(tmp_path, records_read, layer, impact, missing):
     path = record(tmp_path / "run.h5", WHOLE, missing=missing)
     expected = collapse(path, layer, impact, cache=False)
-    assert_same(collapse(path, layer, impact), expected)
+    assert_equal(collapse(path, layer, impact), expected)
     records_read.clear()
-    assert_same(collapse(path, layer, impact), expected)
+    assert_equal(collapse(path, layer, impact), expected)
     assert records_read == []
 
 
@@ -102,8 +83,8 @@ def test_one_cache_serves_all_units_of_time_and_prefixes(tmp_path, records_read)
         until = int(recording.steps[9])
     expected = [collapse(path, time="steps", cache=False), collapse(path, until=until, cache=False)]
     records_read.clear()
-    assert_same(collapse(path, time="steps"), expected[0])
-    assert_same(collapse(path, until=until), expected[1])
+    assert_equal(collapse(path, time="steps"), expected[0])
+    assert_equal(collapse(path, until=until), expected[1])
     assert records_read == []
     collapse(path, "hidden", "R")
     collapse(path, frequencies=[0.5, 0.3, 0.2])
@@ -116,10 +97,10 @@ def test_grown_recording_costs_its_new_records(tmp_path, records_read):
     grow(path, 20)
     expected = collapse(path, cache=False)
     records_read.clear()
-    assert_same(collapse(path), expected)
+    assert_equal(collapse(path), expected)
     assert records_read == list(range(14, 20))
     records_read.clear()
-    assert_same(collapse(path), expected)
+    assert_equal(collapse(path), expected)
     assert records_read == []
 
 
@@ -129,7 +110,7 @@ def test_prefix_first_and_the_rest_later(tmp_path, records_read):
         until = int(recording.steps[9])
     collapse(path, until=until)
     records_read.clear()
-    assert_same(collapse(path), collapse(path, cache=False))
+    assert_equal(collapse(path), collapse(path, cache=False))
     assert records_read[: WHOLE - 9] == list(range(9, WHOLE))
 
 
@@ -147,7 +128,7 @@ def test_changed_recording_of_equal_size_and_time_is_taken_anew(tmp_path):
     before = collapse(path)
     change(path, 11)
     found = collapse(path)
-    assert_same(found, collapse(path, cache=False))
+    assert_equal(found, collapse(path, cache=False))
     assert not np.array_equal(found.contrast.increment_square, before.contrast.increment_square)
 
 
@@ -155,7 +136,7 @@ def test_another_recording_at_the_same_path_is_taken_anew(tmp_path):
     path = record(tmp_path / "run.h5", WHOLE)
     collapse(path)
     record(path, WHOLE, seed=1)
-    assert_same(collapse(path), collapse(path, cache=False))
+    assert_equal(collapse(path), collapse(path, cache=False))
 
 
 def test_recording_changed_where_it_ends_and_then_grown_is_taken_anew(tmp_path, records_read):
@@ -167,7 +148,7 @@ def test_recording_changed_where_it_ends_and_then_grown_is_taken_anew(tmp_path, 
     records_read.clear()
     found = collapse(path)
     assert records_read == list(range(20))
-    assert_same(found, collapse(path, cache=False))
+    assert_equal(found, collapse(path, cache=False))
 
 
 def test_recording_that_changed_a_moment_ago_is_not_trusted(tmp_path, monkeypatch, records_read):
@@ -192,10 +173,10 @@ def test_damaged_cache_is_replaced(tmp_path, folder, records_read, damage):
     changed = {"empty": b"", "cut": data[: len(data) // 2], "rubbish": os.urandom(5_000)}.get(damage, bytes(data))
     kept.write_bytes(changed)
     records_read.clear()
-    assert_same(collapse(path), expected)
+    assert_equal(collapse(path), expected)
     assert len(records_read) > 0
     records_read.clear()
-    assert_same(collapse(path), expected)
+    assert_equal(collapse(path), expected)
     assert records_read == []
 
 
@@ -217,7 +198,7 @@ def test_processes_fill_one_cache(tmp_path, folder):
     expected = collapse(path, cache=False)
     for own in found:
         np.testing.assert_array_equal(own, expected.contrast.increment_square)
-    assert_same(collapse(path), expected)
+    assert_equal(collapse(path), expected)
     assert [kept.suffix for kept in folder.iterdir()] == [".rows"]
 
 
@@ -228,7 +209,7 @@ def test_full_disk_costs_a_warning(tmp_path, folder, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     try:
         with caplog.at_level(logging.WARNING):
-            assert_same(collapse(path), expected)
+            assert_equal(collapse(path), expected)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(caplog.records) == 1
@@ -241,7 +222,7 @@ def test_folder_that_cannot_be_made_costs_a_warning(tmp_path, monkeypatch, caplo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     path = record(tmp_path / "run.h5", WHOLE)
     with caplog.at_level(logging.WARNING):
-        assert_same(collapse(path), collapse(path, cache=False))
+        assert_equal(collapse(path), collapse(path, cache=False))
     assert len(caplog.records) == 1
 
 

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from core_helpers import assert_equal, keep_all_rows, make_run
+from core_helpers import assert_equal, keep_all_rows, make_run, write_first
 
 import lesde_infer as li
 from data_tools.errors import InputError
@@ -30,19 +30,10 @@ def small(tmp_path, monkeypatch):
 
 def record(path, *, missing=False, seed=0, n_records=N_RECORDS, provenance=None):
     run = make_run(3, 5, N_RECORDS, seed=seed)
-    features, logits = run.features.copy(), run.logits.copy()
+    features = run.features.copy()
     if missing:  # at the seams of ranges as well
         features[3, 2], features[5], features[9, run.labels == 1], features[10, 4] = (np.nan,) * 4
-    run.write(
-        path,
-        steps=run.steps[:n_records],
-        features={"hidden": features[:n_records], "out": logits[:n_records]},
-        classifier=(run.weight[:n_records], run.bias[:n_records], "hidden"),
-        time=run.time[:n_records],
-        provenance=provenance,
-        force=True,
-    ).close()
-    return path
+    return write_first(path, run, n_records, features, provenance=provenance)
 
 
 class Here:
