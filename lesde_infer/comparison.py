@@ -25,6 +25,7 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.comparability import RunFacts, check_comparable
 from lesde_infer.contrasts import EQUIVALENT, Contrast, Quantity, contrast
+from lesde_infer.equal_loss import EqualLoss, LossCurve, equal_loss
 from lesde_infer.fit_result import Fit, load
 from lesde_infer.impacts import Impact
 from lesde_infer.meta_analysis import GroupPosterior, Route, joint, moments, two_stage
@@ -34,10 +35,8 @@ from lesde_infer.readable_runs import readable_runs
 from lesde_infer.run_summary import (
     GAMMAS,
     QUANTITIES,
-    LossCurve,
     RunSummary,
     WeightedDraws,
-    matched_loss,
     summarise_run,
 )
 
@@ -63,7 +62,7 @@ class Comparison:
     contrasts : list of Contrast
         All pairs in all quantities that both tell.
     loss_level : float or None
-        Loss at which ``gamma_at_loss`` is taken.
+        Loss at which ``gamma_at_loss`` is taken, of those architectures of which all runs pass it.
     remarks : list of str
         What to keep in mind.
     route : str
@@ -148,7 +147,8 @@ def compare(
         Runs of each architecture: recordings, which are fitted; fits, or files of fits, of which only what is inferred
         is compared.
     loss : float, optional
-        Loss in nats at which γ is compared; by default one that all runs pass (`lesde_infer.run_summary.matched_loss`).
+        Loss in nats at which γ is compared; by default one that most architectures pass in all their runs
+        (`lesde_infer.equal_loss`).
     route : str
         ``two-stage``, ``joint`` (`lesde_infer.meta_analysis`), or ``quick``, which fits nothing
         (`lesde_infer.quick_comparison`).
@@ -227,28 +227,27 @@ def compare_fits(
     seed: int,
 ) -> Comparison:
     """Compare runs that are fitted: architecture, name, fit and recording of each. See `compare`."""
-    facts, losses = [], []
+    facts = []
+    losses = dict[str, list[LossCurve | None]]()
     for architecture, path, fit, source in fitted:
         with _opened(source) as recording:
             facts.append(RunFacts.of(architecture, path, fit, recording))
-            losses.append(LossCurve.of(fit, recording))
+            losses.setdefault(architecture, []).append(LossCurve.of(fit, recording))
     remarks = check_comparable(facts, allow_different_data=allow_different_data)
-    level = matched_loss(losses) if loss is None else loss
-    runs = dict[str, list[RunSummary]]()
-    for (architecture, path, fit, source), own_loss in zip(fitted, losses, strict=True):
-        at_loss = None if level is None or own_loss is None else own_loss.time_of(level)
+    at = equal_loss(losses, loss)
+    runs: dict[str, list[RunSummary]] = {name: [] for name in losses}
+    for architecture, path, fit, source in fitted:
+        time = at.times[architecture][len(runs[architecture])]
         with _opened(source) as recording:
-            runs.setdefault(architecture, []).append(summarise_run(path.stem, fit, recording, at_loss))
-    return compare_runs(runs, level, remarks, route, seed)
+            runs[architecture].append(summarise_run(path.stem, fit, recording, time))
+    return compare_runs(runs, at, remarks, route, seed)
 
 
 def compare_runs(
-    runs: dict[str, list[RunSummary]], level: float | None, remarks: list[str], route: Route, seed: int
+    runs: dict[str, list[RunSummary]], at: EqualLoss, remarks: list[str], route: Route, seed: int
 ) -> Comparison:
-    """Compare runs that are summarised, at a loss that is chosen."""
-    remarks = [*remarks]
-    if level is None:
-        remarks.append("γ is not compared at equal loss: the loss of a run is not known, or none that all pass")
+    """Compare runs that are summarised, and when they are at a loss."""
+    remarks = [*remarks, *at.remarks]
     remarks += [
         f"{run.name}: {name} is left out: {reason}"
         for own in runs.values()
@@ -280,7 +279,7 @@ def compare_runs(
         for name, own in runs.items()
         if len(own) < FEWEST_RUNS
     ]
-    return Comparison(told, runs, posteriors, contrasts, level, remarks, route)
+    return Comparison(told, runs, posteriors, contrasts, at.level, remarks, route)
 
 
 def _converged(source: RunSource, make: Callable[[Path], Fit]) -> tuple[Path, Fit, Path | None]:

@@ -21,9 +21,10 @@ from data_tools.errors import InputError
 from data_tools.recording import Recording
 from lesde_infer.comparability import RunFacts, check_comparable
 from lesde_infer.comparison import Comparison, compare_runs
+from lesde_infer.equal_loss import LossCurve, equal_loss
 from lesde_infer.fit_result import Fit
 from lesde_infer.readable_runs import readable_runs
-from lesde_infer.run_summary import LossCurve, RunSummary, WeightedDraws, matched_loss, observed_quantities
+from lesde_infer.run_summary import NOT_AT_LOSS, RunSummary, WeightedDraws, observed_quantities
 from lesde_infer.running_gamma import WINDOW, QuickRate, RunningGamma
 from lesde_infer.time_axis import time_axis
 
@@ -50,10 +51,12 @@ def compare_quickly(
     read, left_out = readable_runs(architectures, lambda name, source: _Run.read(name, source, layer))
     runs = [run for own in read.values() for run in own]
     remarks = check_comparable([run.facts for run in runs], allow_different_data=allow_different_data)
-    level = matched_loss([run.loss for run in runs]) if loss is None else loss
+    at = equal_loss({name: [run.loss for run in own] for name, own in read.items()}, loss)
     remarks.append(CAUTION)
-    summaries = {name: [run.summary(level) for run in own] for name, own in read.items()}
-    return compare_runs(summaries, level, [*left_out, *remarks], "quick", seed)
+    summaries = {
+        name: [run.summary(time) for run, time in zip(own, at.times[name], strict=True)] for name, own in read.items()
+    }
+    return compare_runs(summaries, at, [*left_out, *remarks], "quick", seed)
 
 
 class _Run:
@@ -94,17 +97,16 @@ class _Run:
             facts = RunFacts.recorded(architecture, path, recording, axis.unit)
             return cls(facts, LossCurve.recorded(recording, axis.times), gamma, axis.times, observed, untold)
 
-    def summary(self, level: float | None) -> RunSummary:
-        """Return what is compared of the run, at a loss."""
+    def summary(self, at_loss: float | None) -> RunSummary:
+        """Return what is compared of the run; it is at equal loss at the time ``at_loss``."""
         untold, half = dict(self._untold), 0.5 * WINDOW * float(self._times[-1] - self._times[0])
         middle = 0.5 * float(self._times[0] + self._times[-1])
-        at_loss = None if level is None or self.loss is None else self.loss.time_of(level)
         found: dict[str, QuickRate | None] = {
             "gamma_end": self._gamma.estimate(),
             "gamma_at_half": self._gamma.gamma(middle - half, middle + half),
         }
         if at_loss is None:
-            untold["gamma_at_loss"] = "no loss is known that all runs pass"
+            untold["gamma_at_loss"] = NOT_AT_LOSS
         else:
             found["gamma_at_loss"] = self._gamma.gamma(at_loss - half, at_loss + half)
         inferred = {name: _drawn(rate.draws(N_DRAWS)) for name, rate in found.items() if rate is not None}

@@ -5,7 +5,7 @@ From the posterior of a run, as draws:
 - ``gamma_end``: γ over the last tenth of the record, with the error of sampling the probe;
 - ``gamma_at_half``: γ over the tenth around the middle of the record, a matched fraction of training;
 - ``gamma_at_loss``: γ over the tenth of the record around the record at which the loss of the probe, smoothed, first
-  falls below a level that is the same for all runs (`matched_loss`);
+  falls to a level that is the same for all runs (`lesde_infer.equal_loss`);
 - ``gamma_integral``: ∫γ dt over the record, how often contrasts could have grown by e;
 - ``tail_index``: that of γ.
 
@@ -22,7 +22,7 @@ half of the precision or more the weights would be those of a few draws, and the
 is left out. tests/lesde_infer/test_run_summary.py checks the weights against a conjugate posterior.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from lesde_infer.fit_result import Fit
 
 WINDOW = 0.1  # of the record, over which γ is averaged
-SMOOTHED = 9  # records, over which the median of the loss is taken
 MINIMAL_SAMPLES = 2
 SEPARATION_RECORDS = 40  # at which separability is looked at, before the step is found by halving
 GAMMAS = ("gamma_end", "gamma_at_half", "gamma_at_loss", "gamma_integral")
@@ -50,6 +49,7 @@ GAMMAS = ("gamma_end", "gamma_at_half", "gamma_at_loss", "gamma_integral")
 OBSERVED = ("separation_step", "nc1", "within_between_ratio")
 """Quantities that are observed, all positive."""
 QUANTITIES = (*GAMMAS, "tail_index", *OBSERVED)
+NOT_AT_LOSS = "its architecture is not compared at equal loss"
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ def summarise_run(name: str, fit: "Fit", recording: Recording | None, time_of_lo
     recording : Recording, optional
         For what is observed.
     time_of_loss : float, optional
-        When the run's loss is that at which γ is compared; None where runs have no loss in common.
+        When the run's loss is that at which γ is compared; None where it is not compared at equal loss.
     """
     gamma = fit.posterior.to_dataset()["gamma"]
     times, start, end = fit.posterior["time"].to_numpy(), fit.times[0], fit.times[-1]
     untold: dict[str, str] = {}
     windows = {"gamma_end": end_intervals(times), "gamma_at_half": _around(times, 0.5 * (start + end), end - start)}
     if time_of_loss is None:
-        untold["gamma_at_loss"] = "no loss is known that all runs pass"
+        untold["gamma_at_loss"] = NOT_AT_LOSS
     else:
         windows["gamma_at_loss"] = _around(times, time_of_loss, end - start)
     lengths = np.diff(fit.times)[fit.interval_starts]
@@ -154,56 +154,6 @@ def _around(times: Float[np.ndarray, " time"], centre: float, length: float) -> 
     """Tell which intervals lie within the window around a time; the nearest at least."""
     distance = np.abs(times - centre)
     return distance <= max(0.5 * WINDOW * length, float(distance.min()))
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Loss of the probe over a run, smoothed.
-
-    Attributes
-    ----------
-    times : array, shape (record,)
-        Times of the records, in the fit's unit.
-    values : array, shape (record,)
-        Running median, in nats.
-    """
-
-    times: Float[np.ndarray, " record"]
-    values: Float[np.ndarray, " record"]
-
-    @classmethod
-    def of(cls, fit: "Fit", recording: Recording | None) -> "LossCurve | None":
-        """Return the loss at the records that were fitted; None where it was not recorded, or is not finite."""
-        return None if recording is None else cls.recorded(recording, fit.times)
-
-    @classmethod
-    def recorded(cls, recording: Recording, times: Float[np.ndarray, " record"]) -> "LossCurve | None":
-        """Return the loss at the records whose times are given; None where it was not recorded, or is not finite."""
-        if "loss" not in recording.scalars:
-            return None
-        loss = np.asarray(recording.scalars["loss"], dtype=np.float64)[: len(times)]
-        if not np.isfinite(loss).all():
-            return None
-        half = SMOOTHED // 2
-        smooth = np.array([np.median(loss[max(i - half, 0) : i + half + 1]) for i in range(len(loss))])
-        return cls(times, smooth)
-
-    def time_of(self, level: float) -> float | None:
-        """Return the time at which the loss first is at a level or below; None where it never is."""
-        below = self.values <= level
-        return float(self.times[np.argmax(below)]) if below.any() else None
-
-
-def matched_loss(losses: Sequence[LossCurve | None]) -> float | None:
-    """Return a loss that every run passes: the geometric mean of the least initial and the largest of lowest losses.
-
-    None where the loss of a run is unknown, or one run starts below where another ends.
-    """
-    known = [loss.values for loss in losses if loss is not None]
-    if len(known) < len(losses):
-        return None
-    initial, lowest = min(float(loss[0]) for loss in known), max(float(loss.min()) for loss in known)
-    return float(np.sqrt(initial * lowest)) if 0.0 < lowest < initial else None
 
 
 def _observed(fit: "Fit", recording: Recording, untold: dict[str, str]) -> dict[str, float]:

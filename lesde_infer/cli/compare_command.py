@@ -61,7 +61,9 @@ def compare(
     drive: DriveOption = "auto",
     loss: Annotated[
         float | None,
-        typer.Option(help="Loss (nats) at which γ is compared; by default one that all runs pass."),
+        typer.Option(
+            help="Loss (nats) at which γ is compared; by default one that most architectures pass in all runs."
+        ),
     ] = None,
     route: Annotated[
         Route,

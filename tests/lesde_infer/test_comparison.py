@@ -131,6 +131,19 @@ def test_gamma_is_compared_where_losses_are_equal(tmp_path):
     assert of(result, "gamma_end").mean < -1.0
 
 
+def test_one_that_never_learns_does_not_keep_the_others_from_equal_loss(tmp_path):
+    fits = []
+    for name, reached in (("fast", 0.1), ("slow", 0.3), ("stuck", 0.99)):
+        for seed in range(2):
+            loss = np.geomspace(1.0, reached, 51)
+            path = separating_recording(tmp_path / f"{name}{seed}.h5", 100, loss=loss)
+            fits.append((name, path, made_up_fit(0.05, seed=seed), path))
+    result = compare_fits(fits, loss=None, route="two-stage", allow_different_data=False, seed=0)
+    assert [(own.a, own.b) for own in result.contrasts if own.quantity == "gamma_at_loss"] == [("fast", "slow")]
+    assert {(own.a, own.b) for own in result.contrasts if own.quantity == "gamma_end"} >= {("fast", "stuck")}
+    assert any("stuck is not compared at equal loss" in remark for remark in result.remarks)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,4 +1,4 @@
-"""What is taken of a run: windows of γ, a prior taken out, losses that match, and the step of separation."""
+"""What is taken of a run: windows of γ, a prior taken out, and the step of separation."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,7 @@ from compared_fits import EVERY, INTERVALS, REFERENCE, made_up_fit, separating_r
 
 from data_tools.recording import Recording
 from lesde_infer.meta_analysis import moments
-from lesde_infer.run_summary import (
-    LossCurve,
-    likelihood_weights,
-    matched_loss,
-    separation_record,
-    summarise_run,
-)
+from lesde_infer.run_summary import likelihood_weights, separation_record, summarise_run
 
 
 def mean_of(summary, name):
@@ -49,40 +43,6 @@ def test_a_posterior_that_is_mostly_prior_tells_nothing():
     assert "gamma_end" not in summary.inferred
     assert "no more" in summary.untold["gamma_end"]
     assert "tail_index" in summary.inferred
-
-
-def loss_curve(values):
-    return LossCurve(np.arange(len(values)) * float(EVERY), np.asarray(values))
-
-
-def test_a_matched_loss_is_one_that_all_runs_pass():
-    fast, slow = loss_curve(np.geomspace(1.1, 0.001, 51)), loss_curve(np.geomspace(1.0, 0.3, 51))
-    level = matched_loss([fast, slow])
-    assert 0.3 < level < 1.0
-    assert fast.time_of(level) < slow.time_of(level)
-    assert matched_loss([fast, None]) is None
-    assert matched_loss([fast, loss_curve(np.full(51, 2.0))]) is None  # never comes down
-    assert slow.time_of(0.01) is None
-
-
-def test_one_quiet_record_does_not_make_the_loss_low(tmp_path):
-    loss = np.geomspace(1.0, 0.1, INTERVALS + 1)
-    spiked = loss.copy()
-    spiked[3] = 0.001
-    found = []
-    for name, values in (("smooth", loss), ("spiked", spiked)):
-        with Recording(separating_recording(tmp_path / f"{name}.h5", 400, loss=values)) as recording:
-            found.append(LossCurve.of(made_up_fit(0.1), recording).time_of(0.3))
-    assert found[0] == found[1]
-
-
-def test_a_loss_that_is_not_there_is_not_made_up(tmp_path):
-    assert LossCurve.of(made_up_fit(0.1), None) is None
-    with Recording(separating_recording(tmp_path / "none.h5", 400)) as recording:
-        assert LossCurve.of(made_up_fit(0.1), recording) is None
-    loss = np.full(INTERVALS + 1, np.nan)
-    with Recording(separating_recording(tmp_path / "nan.h5", 400, loss=loss)) as recording:
-        assert LossCurve.of(made_up_fit(0.1), recording) is None
 
 
 @pytest.mark.parametrize("at", [0, 1, 37, 199, 200, 333, 499])
