@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lesde_infer._jax import jnp
-from lesde_infer.curves import LATE_SHARE, Curve, weight_columns
+from lesde_infer.curves import LATE_SHARE, Curve, n_weights
 from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
 from lesde_infer.interval_design import interval_design
@@ -31,7 +31,7 @@ from lesde_infer.priors import (
     no_rate_scale,
     rate_scale,
 )
-from lesde_infer.size_lean import SizeLean, size_lean
+from lesde_infer.size_lean import no_lean
 from lesde_infer.statistics import Statistics
 from lesde_infer.step_sizes import step_sizes
 from lesde_infer.strata_variant import StrataVariant
@@ -150,7 +150,7 @@ def assemble(
         data = _strata_data(statistics, [strata[name] for name in names], n_components, horizon)
         sized = any(strata[name].relative_size is not None for name in names)
         if sized:  # along the impact only, a stratum by itself
-            data = data._replace(lean=_size_lean(data, curve))
+            data = data._replace(lean=no_lean(1 + mixed, len(data.prior.level_mean), n_weights(curve)))
         submodels.append(Submodel(names, data, StrataVariant(curve, names == coupled, mixed, sized=sized)))
     if elasticity == "matrix":
         submodels.insert(0, pattern_submodel(statistics, curve, horizon=horizon))
@@ -346,20 +346,6 @@ def _strata_data(
         relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),
         n_classes=jnp.asarray(statistics.n_classes, float),
         relative_size=jnp.stack([none if s.relative_size is None else s.relative_size for s in strata]),
-    )
-
-
-def _size_lean(data: StrataData, curve: Curve) -> SizeLean:
-    """Prepare how the curves of a stratum, whose increment is one number, lean on the slope of sizes."""
-    return size_lean(
-        np.asarray(data.design.trend[:, 1]),
-        np.asarray(weight_columns(curve, data.design)),
-        np.asarray(data.relative_size[0]),
-        np.asarray(data.relative_length),
-        np.asarray(data.observed[0] * data.exposure[0] * data.direction_square[0].sum(axis=1)),
-        np.hypot(np.exp(data.log_length[0]), data.error[0]),
-        np.asarray(data.increment[0]),
-        float(data.reference[0]),
     )
 
 

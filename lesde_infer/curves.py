@@ -146,14 +146,14 @@ def weight_columns(curve: Curve, design: CurveDesign) -> Float[Array, "time weig
 
 
 def sample_weights(
-    curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""], lean: Float[Array, "curve weight"] | None = None
+    curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""], shift: Float[Array, "curve weight"] | None = None
 ) -> Float[Array, "curve weight"]:
     """Sample the weights of several curves given their hyperparameters.
 
     The site is ``curve_weights``; for ``gp`` there are ``curve_amplitude`` and ``curve_length``, the standard
     deviation of each Gaussian process and its length scale (half the record in log time is one). The weights of
-    ``power`` are told by how much its ``time_scale`` stretches log time, and all of them how they ``lean`` on other
-    sites (`lesde_infer.whitening`).
+    ``power`` are told by how much its ``time_scale`` stretches log time, and all of them the ``shift`` of their
+    whitened coordinates by other sites (`lesde_infer.whitening`).
     """
     mean = jnp.zeros((len(prior.level_mean), n_weights(curve))).at[:, 0].set(prior.level_mean)
     trend_sd, factor = jnp.stack([prior.level_sd, prior.slope_sd], axis=1), jnp.ones_like(mean)
@@ -167,7 +167,7 @@ def sample_weights(
         # Within 0.19 and 1.33 with probability 0.95: curves bend on the scale of the record, not of single records.
         length = numpyro.sample("curve_length", dist.LogNormal(jnp.log(0.5), 0.5).expand(mean.shape[:1]).to_event(1))
         sd = jnp.concatenate([trend_sd, jax.vmap(_basis_sd)(amplitude, length)], axis=1)
-    return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor, lean).to_event(2))
+    return numpyro.sample("curve_weights", RescaledNormal(mean, sd, factor, shift).to_event(2))
 
 
 def _basis_sd(amplitude: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, " function"]:

@@ -34,7 +34,7 @@ from lesde_infer.variant import (
     whitened_model,
     whitened_potential,
 )
-from lesde_infer.whitening import WhiteningPoint, factor_of, lean_of
+from lesde_infer.whitening import WhiteningPoint, factor_of
 
 FORBIDDEN = 1e100  # objective where it overflows
 FIRST_ITERATIONS = 400
@@ -104,23 +104,26 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
         score = jax.grad(log_likelihood)(at, values, data)
         priors, found = _priors(variant, points, values, data), {}
         for site, own in variant.information(values, data).items():
-            factor, lean = factor_of(priors[site]), lean_of(priors[site])
+            factor = factor_of(priors[site])
             scaled = own / (factor[:, :, None] * factor[:, None, :])
-            natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site] - lean) + score[site] / factor
+            natural = jnp.einsum("cij,cj->ci", scaled, factor * at[site]) + score[site] / factor
             found[site] = WhiteningPoint(scaled, natural)
         return found
 
     return jit_briefly_used(whiten_at)
 
 
-def _descend(variant: Variant, data: Any, points: Points, start: Position, iterations: int) -> Position:
-    """Lower the objective by L-BFGS from ``start``."""
+def descend(
+    variant: Variant, data: Any, points: Points, start: Position, iterations: int, held: str | None = None
+) -> Position:
+    """Lower the objective by L-BFGS from ``start``; a site may be ``held`` where it is."""
     flat, unravel = ravel_pytree(start)
-    evaluate = objective(variant)
+    free = ravel_pytree({name: jnp.full(value.shape, float(name != held)) for name, value in start.items()})[0]
+    evaluate, moves = objective(variant), np.asarray(free)
 
     def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
         value, gradient = evaluate(unravel(jnp.asarray(x)), data, points)
-        flat_gradient = np.asarray(ravel_pytree(gradient)[0])
+        flat_gradient = moves * np.asarray(ravel_pytree(gradient)[0])
         if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
             return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
         return float(value), flat_gradient
@@ -142,10 +145,10 @@ def find_mode(variant: Variant, data: Any) -> tuple[Position, Points]:
         Information at the mode.
     """
     points = non_centred(variant, data)
-    mode = _descend(variant, data, points, _start(variant)(data, points), FIRST_ITERATIONS)
+    mode = descend(variant, data, points, _start(variant)(data, points), FIRST_ITERATIONS)
     for _ in range(MOST_REFINEMENTS):
         points = _whiten_at(variant)(mode, data, points)
-        mode = _descend(variant, data, points, at_origin(mode), REFINING_ITERATIONS)
+        mode = descend(variant, data, points, at_origin(mode), REFINING_ITERATIONS)
         if max(float(jnp.abs(mode[f"{site}_whitened"]).max()) for site in points) < REFINED:
             break
     return mode, _whiten_at(variant)(mode, data, points)

@@ -54,7 +54,8 @@ from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_coefficients, feedback_sums, logits_coefficients
 from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
-from lesde_infer.size_lean import SizeLean, lean_of_weights
+from lesde_infer.size_lean import SizeLean, shift_of_weights
+from lesde_infer.stretched_normal import StretchedNormal
 
 MINIMAL_DEGREES = 0.5  # of a Student-t; below it the noise of an interval has no finite typical size to speak of
 
@@ -182,13 +183,9 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool, sized: boo
     """Sample everything that the likelihood depends on from its prior."""
     n_strata = len(data.reference)
     time_scale = sample_time_scale() if curve == "power" else jnp.zeros(())
-    slope = sample_size_slope(n_strata, mixed=mixed) if sized else None
-    lean = None
-    if slope is not None and data.lean is not None:
-        own = lean_of_weights(data.lean, slope[0])
-        lean = jnp.zeros((len(data.prior.level_mean), own.shape[1])).at[0].set(own[0])
-        lean = lean.at[2].set(own[1]) if mixed else lean
-    weights = sample_weights(curve, data.prior, time_scale, lean)
+    slope = sample_size_slope(n_strata, mixed=mixed, lean=data.lean) if sized else None
+    shift = None if slope is None or data.lean is None else shift_of_weights(data.lean, slope[0, -1 - mixed :])
+    weights = sample_weights(curve, data.prior, time_scale, shift)
     seen, log_scale, attenuation = evaluate_curves(curve, weights, time_scale, data)
     degrees, exponent = sample_noise_shape(n_strata, mixed=mixed)
     location = one_step_location(seen, attenuation, data)
@@ -197,10 +194,12 @@ def sample_parameters(data: StrataData, *, curve: Curve, mixed: bool, sized: boo
     return Parameters(location, log_scale, attenuation, degrees, exponent, slope)
 
 
-def sample_size_slope(n_strata: int, *, mixed: bool) -> Float[Array, "stratum 2"]:
+def sample_size_slope(n_strata: int, *, mixed: bool, lean: SizeLean | None = None) -> Float[Array, "stratum 2"]:
     """Sample b of the shortest and of the longest intervals, which is one where intervals are alike."""
     # From a drift that does not care how large an interval's noise is (0) to one proportional to it (1), within one sd.
-    slope = numpyro.sample("size_slope", dist.Normal(0.5, 0.5).expand([n_strata, 1 + mixed]).to_event(2))
+    half = jnp.full((n_strata, 1 + mixed), 0.5)
+    prior = dist.Normal(half, half) if lean is None else StretchedNormal(half, half, 0.0 * half + lean.stretch)
+    slope = numpyro.sample("size_slope", prior.to_event(2))
     return jnp.broadcast_to(slope, (n_strata, 2))
 
 

@@ -17,6 +17,7 @@ from lesde_infer.mode import find_mode, spread_around
 from lesde_infer.model import StrataData
 from lesde_infer.padding import drop_padding, pad_intervals
 from lesde_infer.sampling import Chains, SampleRun, iterations
+from lesde_infer.slope_profile import follow_slope
 from lesde_infer.variant import Points, Position, Variant
 
 WARMUP, ACCEPTANCE = 150, 0.9  # chains start whitened, at steps of the right scale: longer warm-ups mixed no better
@@ -63,6 +64,8 @@ class SubmodelSampler:
     def _mode(self) -> tuple[Position, Points, Position]:
         """Where chains start, the whitening there and how far they scatter, for careful chains the same."""
         mode, points = find_mode(self._variant, self._data)
+        if isinstance(self._data, StrataData) and self._data.lean is not None:
+            mode, self._data = follow_slope(self._variant, self._data, mode, points)
         return mode, points, spread_around(self._variant, self._data, mode, points)
 
     def iterations_left(self, n_draws: int) -> int:
@@ -73,10 +76,11 @@ class SubmodelSampler:
     def begin(self, report: Report) -> Chains:
         """Find the mode and run for a moment, unless that was done; it compiles all that is needed."""
         if self._chains is None:
+            mode = self._mode  # before data, which are given coordinates there
             chains = Chains(
                 self._variant,
                 self._data,
-                *self._mode,
+                *mode,
                 key=self._key,
                 n_chains=self._n_chains,
                 n_warmup=self._n_warmup,

@@ -17,8 +17,8 @@ is about the same Gaussian in c(θ)w, not in w. A `RescaledNormal` tells c, and 
 with log |dw/de| less by Σ log c. Without it log variances that hardly change left the exponent to τ along a bent ridge:
 188 effective draws of 12,000, with chains that stayed at its end for hundreds of draws.
 
-Where the likelihood keeps its shape in c·w − ℓ(θ), as when θ scales what a rate moves, it tells ℓ as well
-(`lesde_infer.size_lean`): all then holds for c·w − ℓ, whose prior mean is less by ℓ, and the volume is the same.
+Where the most probable weights move with θ along a bent ridge, as when θ scales what a rate moves, it tells by how much
+e moves, `shift` (`lesde_infer.size_lean`): what is sampled is e less that, and the volume is the same.
 
 tests/lesde_infer/test_whitening.py checks that the density is unchanged, and the two limits.
 """
@@ -50,9 +50,9 @@ class WhiteningPoint(NamedTuple):
 
 
 class RescaledNormal(dist.Normal):  # type: ignore[misc]  # NumPyro is not typed
-    """Normal of weights w whose likelihood keeps its shape in c·w − ℓ when other sites, and with them c and ℓ, change.
+    """Normal of weights w whose likelihood keeps its shape in c·w when other sites, and with them c, change.
 
-    The density is that of w. Only `ConditionalWhitening` asks for c and ℓ.
+    The density is that of w. Only `ConditionalWhitening` asks for c and the shift.
 
     Parameters
     ----------
@@ -60,20 +60,20 @@ class RescaledNormal(dist.Normal):  # type: ignore[misc]  # NumPyro is not typed
         Mean and standard deviation of w.
     factor : array, shape (curve, weight)
         c, positive.
-    lean : array, shape (curve, weight), optional
-        ℓ; 0 by default.
+    shift : array, shape (curve, weight), optional
+        Where e lies given other sites; 0 by default.
     """
 
-    pytree_data_fields = ("factor", "lean")
+    pytree_data_fields = ("factor", "shift")
 
     def __init__(
         self,
         loc: Float[Array, "curve weight"],
         scale: Float[Array, "curve weight"],
         factor: Float[Array, "curve weight"],
-        lean: Float[Array, "curve weight"] | None = None,
+        shift: Float[Array, "curve weight"] | None = None,
     ) -> None:
-        self.factor, self.lean = factor, jnp.zeros_like(loc) if lean is None else lean
+        self.factor, self.shift = factor, jnp.zeros_like(loc) if shift is None else shift
         super().__init__(loc, scale)
 
 
@@ -82,9 +82,9 @@ def factor_of(normal: dist.Normal) -> Float[Array, "curve weight"]:
     return normal.factor if isinstance(normal, RescaledNormal) else jnp.ones_like(normal.loc)
 
 
-def lean_of(normal: dist.Normal) -> Float[Array, "curve weight"]:
-    """Return ℓ of weights: zeros where it is not told."""
-    return normal.lean if isinstance(normal, RescaledNormal) else jnp.zeros_like(normal.loc)
+def shift_of(normal: dist.Normal) -> Float[Array, "curve weight"]:
+    """Return where e lies given other sites: zeros where it is not told."""
+    return normal.shift if isinstance(normal, RescaledNormal) else jnp.zeros_like(normal.loc)
 
 
 class ConditionalWhitening(Reparam):  # type: ignore[misc]  # NumPyro is not typed
@@ -105,9 +105,9 @@ class ConditionalWhitening(Reparam):  # type: ignore[misc]  # NumPyro is not typ
         normal, _, _ = self._unwrap(fn)
         standard = dist.Normal(jnp.zeros_like(normal.loc), 1.0).to_event(2)
         whitened = numpyro.sample(f"{name}_whitened", standard)
-        factor, lean = factor_of(normal), lean_of(normal)
-        scaled, log_determinant = unwhiten(whitened, factor * normal.loc - lean, factor * normal.scale, self.point)
-        value, log_determinant = (scaled + lean) / factor, log_determinant - jnp.log(factor).sum()
+        factor, moved = factor_of(normal), whitened + shift_of(normal)
+        scaled, log_determinant = unwhiten(moved, factor * normal.loc, factor * normal.scale, self.point)
+        value, log_determinant = scaled / factor, log_determinant - jnp.log(factor).sum()
         log_prior = normal.log_prob(value).sum()
         numpyro.factor(f"{name}_jacobian", log_prior + log_determinant - standard.log_prob(whitened))
         return None, value
