@@ -18,6 +18,7 @@ from lesde_infer.deviations import Within
 from lesde_infer.impacts import Elasticity
 from lesde_infer.interval_design import interval_design
 from lesde_infer.interval_lengths import has_mixed_intervals, relative_length, smoothed, without_spikes
+from lesde_infer.length_kinds import length_kinds
 from lesde_infer.model import StrataData
 from lesde_infer.pattern_assembly import pattern_data
 from lesde_infer.pattern_model import PatternData, PatternVariant
@@ -324,6 +325,7 @@ def _strata_data(
     mixed = has_mixed_intervals(statistics)
     none = np.zeros_like(statistics.lengths)
     design = interval_design(statistics.times, statistics.midpoints, horizon)
+    relative = relative_length(statistics.n_steps) if mixed else none + 1.0
     return StrataData(
         direction_square=jnp.stack([pad(s.direction_square) for s in strata]),
         direction_increment=jnp.stack([pad(s.direction_increment) for s in strata]),
@@ -343,7 +345,8 @@ def _strata_data(
         design=design._replace(pivot=jnp.asarray(_pivot(statistics, strata[0]))),
         lengths=jnp.asarray(statistics.lengths),
         n_steps=jnp.asarray(statistics.n_steps, float),
-        relative_length=jnp.asarray(relative_length(statistics.n_steps) if mixed else none + 1.0),
+        relative_length=jnp.asarray(relative),
+        kinds=length_kinds(relative),
         n_classes=jnp.asarray(statistics.n_classes, float),
         relative_size=jnp.stack([none if s.relative_size is None else s.relative_size for s in strata]),
     )

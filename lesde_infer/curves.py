@@ -27,6 +27,7 @@ from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_matern
 from numpyro.distributions import constraints
 
 from lesde_infer._jax import jax, jnp
+from lesde_infer.quick_functions import sinh
 from lesde_infer.whitening import RescaledNormal
 
 Curve = Literal["constant", "power", "gp"]
@@ -232,5 +233,5 @@ def rate(
     if curve == "power":
         level = jnp.clip(weights[..., :1], -limit, limit)
         exponent = jnp.clip(-weights[..., 1:] * log_time(design, time_scale), -limit, limit)
-        return scale * jnp.sinh(level) * jnp.exp(exponent)
-    return scale * jnp.sinh(jnp.clip(predictor(curve, weights, design, time_scale), -limit, limit))
+        return scale * sinh(level) * jnp.exp(exponent)
+    return scale * sinh(jnp.clip(predictor(curve, weights, design, time_scale), -limit, limit))

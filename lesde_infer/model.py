@@ -53,7 +53,9 @@ from jaxtyping import Array, Float
 from lesde_infer._jax import jnp
 from lesde_infer.curves import Curve, CurveDesign, CurvePrior, predictor, rate, sample_time_scale, sample_weights
 from lesde_infer.impacts import feedback_coefficients, feedback_sums, logits_coefficients
+from lesde_infer.length_kinds import LengthKinds
 from lesde_infer.noise import TINY, CollapsedStudentT, explained_square
+from lesde_infer.quick_functions import softplus
 from lesde_infer.size_lean import SizeLean, shift_of_weights
 from lesde_infer.stretched_normal import StretchedNormal
 
@@ -104,6 +106,8 @@ class StrataData(NamedTuple):
         x, from 0 for the shortest interval to 1 for the longest; 1 where all are alike.
     n_classes : array, shape ()
         K.
+    kinds : LengthKinds, or None
+        Lengths of intervals, which share degrees of freedom; None where there are too many.
     lean : SizeLean, or None
         How the curves of a single stratum lean on b, where its drift depends on sizes.
     """
@@ -129,6 +133,7 @@ class StrataData(NamedTuple):
     relative_length: Float[Array, " time"]
     n_classes: Float[Array, ""]
     relative_size: Float[Array, "stratum time"]
+    kinds: LengthKinds | None = None
     lean: SizeLean | None = None
 
 
@@ -249,8 +254,9 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
 
 
 def _exponent_shift(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
-    """Return ω log(n/n_max)."""
-    return parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
+    """Return ω log(n/n_max), which is ω (x − 1) log(n_max/n_min)."""
+    spread = jnp.log(data.n_steps.max() / data.n_steps.min())
+    return parameters.interval_exponent[:, None] * (spread * (data.relative_length - 1.0))
 
 
 def _push(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
@@ -268,7 +274,7 @@ def _surviving(parameters: Parameters, data: StrataData) -> Float[Array, "stratu
 
 def _log_noise(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
     own = parameters.log_scale + data.log_length + data.is_rate[:, None] * _exponent_shift(parameters, data)
-    return 0.5 * jnp.logaddexp(2.0 * own, 2.0 * jnp.log(jnp.maximum(data.error, TINY)))
+    return own + 0.5 * softplus(2.0 * (jnp.log(jnp.maximum(data.error, TINY)) - own))
 
 
 def interval_degrees(
@@ -277,6 +283,16 @@ def interval_degrees(
     """Return ν of each interval, log ν being linear in x between the shortest and the longest."""
     short, long = jnp.log(degrees[..., :1]), jnp.log(degrees[..., 1:])
     return jnp.exp(short + (long - short) * relative_length)
+
+
+def degrees_of_kinds(
+    degrees: Float[Array, "stratum 2"], relative_length: Float[Array, " time"], kinds: LengthKinds | None
+) -> tuple[Float[Array, "stratum time_or_kind"], Float[Array, "time kind"] | None]:
+    """Return ν of each kind of interval, and which intervals are of it; ν of each interval where there are no kinds."""
+    if kinds is None:
+        return interval_degrees(degrees, relative_length), None
+    own = interval_degrees(degrees, kinds.relative_length)
+    return own, None if own.shape[-1] == 1 else kinds.members
 
 
 def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool) -> CollapsedStudentT:
@@ -290,8 +306,8 @@ def increment_density(parameters: Parameters, data: StrataData, *, coupled: bool
         moved = _surviving(parameters, data) * push
         mean, explained = feedback_sums(push, moved, data.feedback, data.direction_square, data.direction_increment)
     explained = jnp.where(data.is_number[:, None] > 0, mean * (2.0 * data.increment - mean), explained)
-    degrees = interval_degrees(parameters.degrees, data.relative_length)
-    return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None], data.observed)
+    degrees, members = degrees_of_kinds(parameters.degrees, data.relative_length, data.kinds)
+    return CollapsedStudentT(explained, log_noise, degrees, data.dimension[:, None], data.observed, members)
 
 
 def strata_model(data: StrataData, *, curve: Curve, coupled: bool, mixed: bool, sized: bool = False) -> None:

@@ -23,6 +23,7 @@ from numpyro.distributions import constraints
 
 from lesde_infer._jax import jax, jnp
 from lesde_infer.log_gamma import log_gamma
+from lesde_infer.quick_functions import softplus
 
 TINY = 2.3e-308  # the smallest normal double: its logarithm is finite
 LEAST_SQUARE = 1e-150  # of a residual: its logarithm has finite derivatives up to the second
@@ -40,12 +41,14 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         |Δ|² less the squared residual |Δ − mean|².
     log_scale : array, shape (stratum, time)
         log of the noise standard deviation of the interval per dimension, σ√Δt.
-    degrees : array, shape (stratum, time)
-        Degrees of freedom ν.
+    degrees : array, shape (stratum, time), (stratum, 1) or (stratum, kind)
+        Degrees of freedom ν: of each interval, of all, or of each of the kinds that `members` tells.
     dimension : array, shape (stratum, 1)
         d, dimensions of the stratum.
     observed : array, shape (stratum, time), optional
         1 where the increment was observed, and 0 where the interval tells nothing; its log density is then 0.
+    members : array, shape (time, kind), optional
+        1 where an interval is of a kind (`lesde_infer.length_kinds`).
     """
 
     arg_constraints: ClassVar = {
@@ -60,15 +63,17 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         self,
         explained: Float[Array, "stratum time"],
         log_scale: Float[Array, "stratum time"],
-        degrees: Float[Array, "stratum time"],
+        degrees: Float[Array, "stratum time_or_kind"],
         dimension: Float[Array, "stratum 1"],
         observed: Float[Array, "stratum time"] | None = None,
+        members: Float[Array, "time kind"] | None = None,
     ) -> None:
         self.explained = explained
         self.log_scale = log_scale
         self.degrees = degrees
         self.dimension = dimension
         self.observed = observed
+        self.members = members
         super().__init__(batch_shape=log_scale.shape, validate_args=False)
 
     def log_prob(self, value: Float[Array, "stratum time"]) -> Float[Array, "stratum time"]:
@@ -76,13 +81,12 @@ class CollapsedStudentT(dist.Distribution):  # type: ignore[misc]  # NumPyro is 
         # Rounding may leave it negative. Below its floor the density is flat, in its second derivatives as well.
         residual = jnp.maximum(value - self.explained, jnp.maximum(ROUNDING * value, LEAST_SQUARE))
         nu, d = self.degrees, self.dimension
-        log_scaled = jnp.log(nu) + 2.0 * self.log_scale
-        density = (
-            log_gamma((nu + d) / 2.0)
-            - log_gamma(nu / 2.0)
-            - d / 2.0 * (jnp.log(jnp.pi) + log_scaled)
-            - (nu + d) / 2.0 * jax.nn.softplus(jnp.log(residual) - log_scaled)
-        )
+        log_nu, half = jnp.log(nu), 0.5 * (nu + d)
+        constant = log_gamma(half) - log_gamma(0.5 * nu) - 0.5 * d * (jnp.log(jnp.pi) + log_nu)
+        if self.members is not None:
+            constant, half, log_nu = (own @ self.members.T for own in (constant, half, log_nu))
+        excess = softplus(jnp.log(residual) - log_nu - 2.0 * self.log_scale)
+        density = constant - d * self.log_scale - half * excess
         return density if self.observed is None else jnp.where(self.observed > 0, density, 0.0)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample time"]:

@@ -174,7 +174,7 @@ def test_strata_that_share_nothing_may_be_fitted_apart(mixed):
     values = random_sites(rng, "gp", mixed, 3)
     whole, _ = both_log_densities(data, directions, increments, values, "gp", mixed, coupled=False)
     n_curves, parts = len(values["curve_weights"]), 0.0
-    of_all = {"design", "lengths", "n_steps", "relative_length", "n_classes", "prior", "lean"}
+    of_all = {"design", "lengths", "n_steps", "relative_length", "n_classes", "prior", "lean", "kinds"}
     for s in range(3):
         rows = np.arange(s, n_curves, 3)
         fields = {name: getattr(data, name)[s : s + 1] for name in data._fields if name not in of_all}

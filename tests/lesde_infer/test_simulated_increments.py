@@ -38,6 +38,7 @@ def repeat(data, interval):
         "basis",
         "spread",
         "lean",
+        "kinds",
     }
     changed = {}
     for name, value in data._asdict().items():
