@@ -16,9 +16,14 @@ QUANTITIES = ("gamma_at_loss", "gamma_end", "tail_index", "separation_step", "nc
 
 
 def page(
-    runs: Sequence[Run], controls: Sequence[Run], by_fits: "Comparison", quick: "Sequence[Comparison]", work: Path
+    studies: "Sequence[Sequence[Run]]",
+    controls: Sequence[Run],
+    by_fits: "Sequence[Comparison]",
+    quick: "Sequence[Comparison]",
+    work: Path,
 ) -> str:
-    """Return the results as Markdown; of the quick comparisons the second, if any, is of fresh seeds."""
+    """Return the results as Markdown; the second study and comparisons, if any, are of fresh seeds."""
+    runs = [run for study in studies for run in study]
     dataset, short = runs[0].dataset, runs[0].quick
     note = "**A check that everything works: these numbers mean nothing.**" if short else "Made by `make study`."
     lines = [
@@ -26,11 +31,12 @@ def page(
         "",
         note,
         "",
-        f"{len(runs)} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits.",
-        "Means over runs (90 %) and sd from run to run, on the scale of differences.",
+        f"{len(studies[0])} runs of {runs[0].steps} steps, batches of {BATCH}; impact R on the logits.",
+        f"Means over runs (90 %) and sd from run to run, on the scale of differences.{_equal_loss(by_fits[0])}",
         "",
-        *_means(by_fits),
+        *_means(by_fits[0]),
         "",
+        *(["The same of as many runs with fresh seeds:", "", *_means(by_fits[1]), ""] if len(by_fits) > 1 else []),
         *_kernels(runs, work),
         "",
         *_settled(by_fits, quick),
@@ -39,11 +45,26 @@ def page(
         "",
         *_layers(runs, work),
         "",
-        *(f"- {remark.replace(f'{work}{os.sep}', '')}" for remark in by_fits.remarks),
+        *_remarks(by_fits, work),
         "",
         f"![Every run, and means over runs](architectures-{dataset}.png)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _equal_loss(comparison: "Comparison") -> str:
+    level = comparison.loss_level
+    return "" if level is None else f" γ at equal loss is that at {level:.3g} nats."
+
+
+def _remarks(by_fits: "Sequence[Comparison]", work: Path) -> list[str]:
+    """Return what is to be kept in mind of each comparison."""
+    prefixes = ("", "fresh seeds: ")
+    return [
+        f"- {prefix}{remark.replace(f'{work}{os.sep}', '')}"
+        for prefix, comparison in zip(prefixes, by_fits, strict=False)
+        for remark in comparison.remarks
+    ]
 
 
 def _means(comparison: "Comparison") -> list[str]:
@@ -113,38 +134,44 @@ def _log_ratios(fit: "Fit") -> np.ndarray | None:
     return np.array(found)
 
 
-def _settled(by_fits: "Comparison", quick: "Sequence[Comparison]") -> list[str]:
-    """Return the differences that fits settle, and what quick estimates of the same runs and of fresh ones say."""
-    settled = [contrast for contrast in by_fits.contrasts if contrast.verdict != "open"]
-    headings = ["quick, same runs", "quick, fresh seeds"][: len(quick)]
-    others = [{(own.a, own.b, own.quantity): own for own in comparison.contrasts} for comparison in quick]
+def _settled(by_fits: "Sequence[Comparison]", quick: "Sequence[Comparison]") -> list[str]:
+    """Return the differences that fits settle, and what fresh seeds and quick estimates say of them."""
+    first, others = by_fits[0], [*by_fits[1:], *quick]
+    settled = [contrast for contrast in first.contrasts if contrast.verdict != "open"]
+    headings = [
+        *["fits, fresh seeds"][: len(by_fits) - 1],
+        *["quick, same runs", "quick, fresh seeds"][: len(quick)],
+    ]
+    found_there = [{_key(own): own for own in comparison.contrasts} for comparison in others]
     lines = [
-        f"Of {len(by_fits.contrasts)} differences {len(settled)} are settled by fits:",
+        f"Of {len(first.contrasts)} differences {len(settled)} are settled by fits:",
         "",
         f"| a − b | quantity | difference (90 %) | verdict | {' | '.join(headings)} |",
         f"|---|---|---|---|{'---|' * len(headings)}",
     ]
     for found in settled:
-        cells = [_cell_of(other.get((found.a, found.b, found.quantity))) for other in others]
+        cells = [_cell_of(other.get(_key(found))) for other in found_there]
         lines.append(
             f"| {found.a} − {found.b} | {found.quantity} | {found.mean:.2f} ({found.q05:.2f} to {found.q95:.2f}) | "
             f"{_words(found)} | {' | '.join(cells)} |"
         )
-    return [*lines, "", *_repeated(quick)]
+    return [*lines, "", *_repeated("Fits", by_fits), *_repeated("Quick estimates", quick)]
 
 
-def _repeated(quick: "Sequence[Comparison]") -> list[str]:
-    """Return how often fresh seeds repeat what quick estimates had settled."""
-    if len(quick) < 2:
+def _repeated(who: str, comparisons: "Sequence[Comparison]") -> list[str]:
+    """Return how often fresh seeds repeat what was settled."""
+    if len(comparisons) < 2:
         return []
-    fresh = {(own.a, own.b, own.quantity): own for own in quick[1].contrasts}
-    ordered = [own for own in quick[0].contrasts if own.verdict in ("a greater", "b greater")]
+    fresh = {_key(own): own for own in comparisons[1].contrasts}
+    ordered = [own for own in comparisons[0].contrasts if own.verdict in ("a greater", "b greater")]
     told = [(own, fresh[_key(own)]) for own in ordered if _key(own) in fresh]
     same = sum(again.verdict == own.verdict for own, again in told)
+    against = sum({again.verdict, own.verdict} == {"a greater", "b greater"} for own, again in told)
     side = sum((again.probability_greater > 0.5) == (own.verdict == "a greater") for own, again in told)
     return [
-        f"Quick estimates order {len(ordered)} differences of the same runs. Of {len(told)} of these that fresh seeds "
-        f"tell as well, {same} are settled alike, and {side} lie on the same side.",
+        f"{who} order {len(ordered)} differences of the first seeds. Of {len(told)} of these that fresh seeds tell as "
+        f"well, {same} are settled alike, {against} the other way, and {side} lie on the same side.",
+        "",
     ]
 
 
