@@ -114,9 +114,20 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
 
 
 def descend(
-    variant: Variant, data: Any, points: Points, start: Position, iterations: int, held: str | None = None
+    variant: Variant,
+    data: Any,
+    points: Points,
+    start: Position,
+    iterations: int,
+    *,
+    held: str | None = None,
+    tolerance: float = 0.0,
 ) -> Position:
-    """Lower the objective by L-BFGS from ``start``; a site may be ``held`` where it is."""
+    """Lower the objective by L-BFGS from ``start``.
+
+    A site may be ``held`` where it is. The descent ends where an iteration lowers the objective by less than
+    ``tolerance``, or by a few of its roundings.
+    """
     flat, unravel = ravel_pytree(start)
     free = ravel_pytree({name: jnp.full(value.shape, float(name != held)) for name, value in start.items()})[0]
     evaluate, moves = objective(variant), np.asarray(free)
@@ -128,7 +139,9 @@ def descend(
             return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
         return float(value), flat_gradient
 
-    options = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
+    options: dict[str, float] = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
+    if tolerance > 0.0:
+        options["ftol"] = tolerance / max(abs(function(np.asarray(flat))[0]), 1.0)
     # The stubs of SciPy know no function that returns value and gradient as one pair of types.
     result = scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
     return unravel(jnp.asarray(result.x))

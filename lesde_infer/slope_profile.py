@@ -22,7 +22,7 @@ from lesde_infer.size_lean import SizeLean, slope_features
 from lesde_infer.variant import Points, Position, Variant
 
 SITE, WEIGHTS = "size_slope", "curve_weights_whitened"
-ITERATIONS = 100  # of a climb
+ITERATIONS, TOLERANCE = 100, 0.003  # of a climb, in iterations and in log density
 STEP, SHORTER, LONGER = 0.25, 0.4, 1.2  # first step of a walk, in s; what it is changed by
 LITTLE = 1.5  # fall of the log density by a first step, at most
 MOST_SHORTENINGS, MOST_STEPS = 6, 20
@@ -58,7 +58,7 @@ class _Profile:
         """Find the mode given b, and keep it; return it and how far the log density has fallen."""
         held = jnp.asarray(np.arcsinh((1.0 - slope_at(at)) / self.stretch))
         start = {**start, SITE: held.reshape(start[SITE].shape)}
-        found = descend(self.variant, self.data, self.points, start, ITERATIONS, held=SITE)
+        found = descend(self.variant, self.data, self.points, start, ITERATIONS, held=SITE, tolerance=TOLERANCE)
         fall = self._minus_log_density(found) - self.height
         self.visited.append(at)
         self.weights.append(np.asarray(found[WEIGHTS]))
@@ -67,13 +67,12 @@ class _Profile:
 
     def walk(self, direction: Float[np.ndarray, " slope"]) -> tuple[float, float]:
         """Move b until the density has fallen; return how far that is noticed, and how far the walk went, in s."""
-        step, noticed = STEP, 0.0
-        for _ in range(MOST_SHORTENINGS):
+        for shortened in range(MOST_SHORTENINGS):
+            step = STEP * SHORTER**shortened
             found, fall = self.climb(self.start + step * direction, self.mode)
             if fall <= LITTLE:
                 break
-            step *= SHORTER
-        known, distance = [(0.0, self.mode), (step, found)], step
+        known, distance, noticed = [(0.0, self.mode), (step, found)], step, 0.0
         while len(known) < MOST_STEPS and fall <= FAR:
             noticed = distance if fall <= NOTICED or not noticed else noticed
             step *= LONGER
