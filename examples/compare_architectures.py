@@ -3,8 +3,8 @@
 Trains networks on scikit-learn's digits (or another built-in data set), records logits in bursts that follow how fast
 classes move, fits the LE-SDE to each run, and compares them by `lesde_infer.compare`: γ at equal loss, at half and at
 the end of training, its tail index, the step of separation and neural collapse. Beside that stands what quick estimates
-say of the same runs, for which nothing is fitted. With ``--fresh`` as many other seeds are trained and fitted, to see
-whether orderings that were settled come out again.
+say of the same runs, for which nothing is fitted, and with ``--fresh`` of as many others, to see whether orderings that
+were settled come out again; three architectures, whose fits are quick, are fitted there as well.
 
 Two controls tell whether the answers can be believed. The linear model: what moves its logits is the Gram matrix of its
 inputs, which no training changes, so that α/β, elasticity relative to what all classes share, may change only as
@@ -27,21 +27,17 @@ from study_page import page
 from study_runs import ARCHITECTURES, DATASETS, Run, control, record_run
 
 HERE = Path(__file__).parent
-DRAWS = (300, 900)  # of each chain, at first (`lesde_infer.fit` takes up to ten times as many), and if that will not do
+FITTED_AGAIN = ("linear", "mlp", "residual")  # with fresh seeds: their fits take a fraction of those of others
 
 
 def carry_out(run: Run, work: Path) -> str:
-    """Train, record and fit a run, as far as that was not done; with more draws where they are too few."""
+    """Train, record and fit a run, as far as that was not done."""
     import lesde_infer as li
 
     recording, kept = record_run(run, work), work / f"{run.name}.nc"
     if not kept.exists():
         curve = "constant" if run.quick else "gp"
-        for n_draws in DRAWS:
-            fit = li.fit(recording, curve=curve, seed=run.seed, parts="rates", n_draws=n_draws, allow_unconverged=True)
-            if fit.diagnostics().converged:
-                break
-        fit.save(kept)
+        li.fit(recording, curve=curve, seed=run.seed, parts="rates", allow_unconverged=True).save(kept)
     return run.name
 
 
@@ -51,9 +47,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=DATASETS, default="digits")
     parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each architecture")
-    parser.add_argument(
-        "--fresh", action="store_true", help="train and fit as many other seeds too, and see what they say"
-    )
+    parser.add_argument("--fresh", action="store_true", help="train as many other seeds too, and see what they say")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--work", type=Path, default=HERE / "work" / "architectures")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -69,7 +63,12 @@ def main() -> None:
     ]
     controls = [control(seed, quick=quick) for seed in studies[0]]
     arguments.work.mkdir(parents=True, exist_ok=True)
-    carry_out_all(carry_out, [*controls, *(run for runs in trained for run in runs)], arguments.work, arguments.jobs)
+    carry_out_all(carry_out, [*controls, *trained[0]], arguments.work, arguments.jobs)
+    for runs in trained[1:]:
+        carry_out_all(record_run, runs, arguments.work, arguments.jobs)
+        carry_out_all(
+            carry_out, [run for run in runs if run.architecture in FITTED_AGAIN], arguments.work, arguments.jobs
+        )
     import lesde_infer as li
     from lesde_infer.plots_comparison import plot_comparison
 
@@ -80,7 +79,13 @@ def main() -> None:
         }
         for runs in trained
     ]
-    by_fits = [li.compare(files, fit_run=lambda path, _: li.load(path.with_suffix(".nc"))) for files in recordings]
+    fitted = [recordings[0]]
+    fitted += [{name: own for name, own in files.items() if name in FITTED_AGAIN} for files in recordings[1:]]
+    by_fits = [
+        li.compare(files, fit_run=lambda path, _: li.load(path.with_suffix(".nc")))
+        for files in fitted
+        if len(files) > 1
+    ]
     quick = [li.compare(files, route="quick") for files in recordings]
     arguments.results.mkdir(parents=True, exist_ok=True)
     target = arguments.results / f"architectures-{arguments.dataset}.md"

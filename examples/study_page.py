@@ -36,7 +36,11 @@ def page(
         "",
         *_means(by_fits[0]),
         "",
-        *(["The same of as many runs with fresh seeds:", "", *_means(by_fits[1]), ""] if len(by_fits) > 1 else []),
+        *(
+            ["The same of fresh seeds, as far as they were fitted:", "", *_means(by_fits[1]), ""]
+            if len(by_fits) > 1
+            else []
+        ),
         *_kernels(runs, work),
         "",
         *_settled(by_fits, quick),
