@@ -27,17 +27,22 @@ from study_page import page
 from study_runs import ARCHITECTURES, DATASETS, Run, control, record_run
 
 HERE = Path(__file__).parent
+DRAWS = (300, 900)  # of each chain, at first (`lesde_infer.fit` takes up to ten times as many), and if that will not do
 FITTED_AGAIN = ("linear", "mlp", "residual")  # with fresh seeds: their fits take a fraction of those of others
 
 
 def carry_out(run: Run, work: Path) -> str:
-    """Train, record and fit a run, as far as that was not done."""
+    """Train, record and fit a run, as far as that was not done; with more draws where they are too few."""
     import lesde_infer as li
 
     recording, kept = record_run(run, work), work / f"{run.name}.nc"
     if not kept.exists():
         curve = "constant" if run.quick else "gp"
-        li.fit(recording, curve=curve, seed=run.seed, parts="rates", allow_unconverged=True).save(kept)
+        for n_draws in DRAWS:
+            fit = li.fit(recording, curve=curve, seed=run.seed, parts="rates", n_draws=n_draws, allow_unconverged=True)
+            if fit.diagnostics().converged:
+                break
+        fit.save(kept)
     return run.name
 
 
