@@ -41,7 +41,7 @@ def page(
             if len(by_fits) > 1
             else []
         ),
-        *_kernels(runs, work),
+        *_kernels([run for run in runs if (work / f"{run.name}.nc").exists()], work),
         "",
         *_settled(by_fits, quick),
         "",
