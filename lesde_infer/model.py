@@ -254,9 +254,8 @@ def predict_intervals(parameters: Parameters, data: StrataData, *, coupled: bool
 
 
 def _exponent_shift(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
-    """Return ω log(n/n_max), which is ω (x − 1) log(n_max/n_min)."""
-    spread = jnp.log(data.n_steps.max() / data.n_steps.min())
-    return parameters.interval_exponent[:, None] * (spread * (data.relative_length - 1.0))
+    """Return ω log(n/n_max)."""
+    return parameters.interval_exponent[:, None] * jnp.log(data.n_steps / data.n_steps.max())
 
 
 def _push(parameters: Parameters, data: StrataData) -> Float[Array, "stratum time"]:
