@@ -5,7 +5,10 @@ another. Every few seconds it is stopped and let go on (SIGSTOP and SIGCONT, all
 training with it at work is divided by that without, neighbour by neighbour: what else a machine does disturbs both
 alike. Needs two cores.
 
-    python benchmarks/watch_load.py [--pairs N] [--block SECONDS] [--json FILE]
+A core that is busy slows its neighbour on most machines, whatever it does. `--control` puts a process of the lowest
+priority that only counts in the place of `lesde watch`: what is lost to it is what using a core costs there.
+
+    python benchmarks/watch_load.py [--pairs N] [--block SECONDS] [--control] [--json FILE]
 
 Prints JSON: the median ratio of seconds a step, with and without, its standard error over pairs, and the ratio of the
 processor time a step, which tells contention for caches from waiting for a core.
@@ -30,6 +33,7 @@ from data_tools.recorder import FeatureRecorder
 from data_tools.recording import Recording
 
 EVERY, PER_CLASS, FIRST_STEPS = 10, 30, 400
+COUNT = "import os; os.nice(19); n = 0\nwhile True: n += 1"
 
 
 def tell(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
@@ -51,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--block", type=float, default=4.0, help="seconds that watching is on, or off")
+    parser.add_argument("--control", action="store_true", help="a process that only counts, instead of lesde watch")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -68,6 +73,8 @@ def main() -> None:
             recorder.step()
             training.steps(FIRST_STEPS, recorder)
             command = [sys.executable, "-m", "lesde_infer.cli", "watch", str(path)]
+            if arguments.control:
+                command = [sys.executable, "-c", COUNT]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as watcher:
                 os.sched_setaffinity(watcher.pid, {cores[1]})
                 os.sched_setaffinity(0, {cores[0]})
@@ -84,6 +91,7 @@ def main() -> None:
         with Recording(path) as recording:
             result["records"] = recording.n_records
     wall, processor = np.array(ratios).T
+    result["watched_by"] = "a process that counts" if arguments.control else "lesde watch"
     result["wall_ratio"], result["processor_ratio"] = float(np.median(wall)), float(np.median(processor))
     result["wall_ratio_error"] = float(1.25 * wall.std(ddof=1) / np.sqrt(len(wall)))  # of a median of normal values
     give(result, arguments.json)
