@@ -139,13 +139,6 @@ def n_weights(curve: Curve) -> int:
     return {"constant": 1, "power": 2, "gp": 2 + BASIS_FUNCTIONS}[curve]
 
 
-def weight_columns(curve: Curve, design: CurveDesign) -> Float[Array, "time weight"]:
-    """Return what each weight adds to u(t): the level only, of a power law."""
-    if curve == "gp":
-        return jnp.concatenate([design.trend, design.basis], axis=1)
-    return jnp.zeros((len(design.elapsed), n_weights(curve))).at[:, 0].set(1.0)
-
-
 def sample_weights(
     curve: Curve, prior: CurvePrior, time_scale: Float[Array, ""], shift: Float[Array, "curve weight"] | None = None
 ) -> Float[Array, "curve weight"]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 from lesde_infer._jax import jnp
+from lesde_infer.stretched_normal import Stretch
 
 
 class SizeLean(NamedTuple):
@@ -58,5 +59,5 @@ def slope_features(v: Float[Array, " slope"]) -> Float[Array, " feature"]:
 
 def shift_of_weights(lean: SizeLean, slope: Float[Array, " slope"]) -> Float[Array, "curve weight"]:
     """Return e* given b."""
-    v = jnp.arcsinh((1.0 - slope) / lean.stretch) - lean.centre
+    v = Stretch(lean.stretch).inv(slope) - lean.centre
     return jnp.tensordot(slope_features(jnp.clip(v, lean.low, lean.high)), lean.shift, 1)

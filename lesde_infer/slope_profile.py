@@ -19,6 +19,7 @@ from lesde_infer._jax import jnp
 from lesde_infer.mode import descend, objective
 from lesde_infer.model import StrataData
 from lesde_infer.size_lean import SizeLean, slope_features
+from lesde_infer.stretched_normal import Stretch
 from lesde_infer.variant import Points, Position, Variant
 
 SITE, WEIGHTS = "size_slope", "curve_weights_whitened"
@@ -50,13 +51,13 @@ class _Profile:
 
     def __post_init__(self) -> None:
         """Take the mode for what others are compared with."""
-        slope = 1.0 - self.stretch * np.sinh(np.asarray(self.mode[SITE]).ravel())
-        self.start = np.arcsinh((1.0 - slope) / LEAST_STRETCH)
+        slope = Stretch(self.stretch)(self.mode[SITE].ravel())
+        self.start = np.asarray(Stretch(LEAST_STRETCH).inv(slope))
         self.height = self._minus_log_density(self.mode)
 
     def climb(self, at: Float[np.ndarray, " slope"], start: Position) -> tuple[Position, float]:
         """Find the mode given b, and keep it; return it and how far the log density has fallen."""
-        held = jnp.asarray(np.arcsinh((1.0 - slope_at(at)) / self.stretch))
+        held = Stretch(self.stretch).inv(jnp.asarray(slope_at(at)))
         start = {**start, SITE: held.reshape(start[SITE].shape)}
         found = descend(self.variant, self.data, self.points, start, ITERATIONS, held=SITE, tolerance=TOLERANCE)
         fall = self._minus_log_density(found) - self.height
@@ -85,14 +86,14 @@ class _Profile:
         return noticed or known[1][0], known[-1][0]
 
     def _minus_log_density(self, position: Position) -> float:
-        volume = jnp.log(self.stretch * jnp.cosh(position[SITE])).sum()  # of the coordinate of b
+        volume = Stretch(self.stretch).log_abs_det_jacobian(position[SITE], None).sum()  # of the coordinate of b
         value = objective(self.variant)(position, self.data, self.points)[0] + volume
         return float(value) if np.isfinite(value) else np.inf
 
 
 def slope_at(at: Float[np.ndarray, "*batch slope"]) -> Float[np.ndarray, "*batch slope"]:
     """Return b at s."""
-    return 1.0 - LEAST_STRETCH * np.sinh(at)
+    return np.asarray(Stretch(LEAST_STRETCH)(at))
 
 
 def follow_slope(variant: Variant, data: StrataData, mode: Position, points: Points) -> tuple[Position, StrataData]:
@@ -126,7 +127,7 @@ def follow_slope(variant: Variant, data: StrataData, mode: Position, points: Poi
             for share in TOGETHER:
                 profile.climb(profile.start + share * step, mode)
     stretch = np.maximum(np.abs(np.array(highest) - 1.0), LEAST_STRETCH)
-    centre = np.arcsinh((1.0 - slope_at(profile.start)) / stretch)
+    centre = np.asarray(Stretch(stretch).inv(slope_at(profile.start)))
     mode = {**mode, SITE: jnp.asarray(centre).reshape(mode[SITE].shape)}
     return mode, data._replace(lean=_regressed(profile, stretch, centre))
 
@@ -144,7 +145,7 @@ def _regressed(
     """Lay a polynomial through the weights."""
     n_curves, n_weights = profile.mode[WEIGHTS].shape
     kept = np.array(profile.falls) <= FURTHEST
-    moved = np.arcsinh((1.0 - slope_at(np.array(profile.visited)[kept])) / stretch) - centre
+    moved = np.asarray(Stretch(stretch).inv(slope_at(np.array(profile.visited)[kept]))) - centre
     reach = np.concatenate([moved, np.zeros((1, len(centre)))])
     root = np.exp(-0.25 * np.maximum(np.array(profile.falls)[kept], 0.0))[:, None]  # of the weight
     n_features = len(slope_features(jnp.asarray(centre)))

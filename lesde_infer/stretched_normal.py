@@ -10,14 +10,17 @@ steeper on one side than it is wide. With ε of the order of one v is as good as
 stretched; the density of x is that of the normal (tests/lesde_infer/test_stretched_normal.py).
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from lesde_infer._jax import jnp
+
+Numbers: TypeAlias = Float[Array, "..."] | Float[np.ndarray, "..."] | float
 
 
 class StretchedNormal(dist.Normal):  # type: ignore[misc]  # NumPyro is not typed
@@ -74,19 +77,17 @@ class Stretch(Transform):  # type: ignore[misc]
     domain = constraints.real
     codomain = constraints.real
 
-    def __init__(self, stretch: Float[Array, "..."]) -> None:
+    def __init__(self, stretch: Numbers) -> None:
         self.stretch = stretch
 
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Numbers) -> Float[Array, "..."]:
         """Return the number at a coordinate."""
-        return 1.0 - self.stretch * jnp.sinh(x)
+        return 1.0 - jnp.asarray(self.stretch) * jnp.sinh(x)
 
-    def _inverse(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
+    def _inverse(self, y: Numbers) -> Float[Array, "..."]:
         return jnp.arcsinh((1.0 - y) / self.stretch)
 
-    def log_abs_det_jacobian(
-        self, x: Float[Array, "..."], y: Float[Array, "..."], intermediates: Any = None
-    ) -> Float[Array, "..."]:
+    def log_abs_det_jacobian(self, x: Numbers, y: Numbers | None, intermediates: Any = None) -> Float[Array, "..."]:
         """Return log(ε cosh v)."""
         return jnp.log(self.stretch * jnp.cosh(x))
 
