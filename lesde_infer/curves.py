@@ -124,14 +124,17 @@ def curve_design(
     """
     low, high = np.log(early), np.log((span if reach is None else reach) + early)
     x = 2.0 * (np.log(elapsed + early) - low) / (high - low) - 1.0
-    basis = eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)
+    basis = _eigenfunctions(x, DOMAIN_HALF_WIDTH, BASIS_FUNCTIONS)
     return CurveDesign(
         elapsed=jnp.asarray(elapsed),
         span=jnp.asarray(span, float),
-        trend=jnp.stack([jnp.ones_like(x), x], axis=1),
-        basis=jnp.asarray(basis),
+        trend=jnp.asarray(np.stack([np.ones_like(x), x], axis=1)),
+        basis=basis,
         pivot=jnp.asarray(LATE_SHARE),
     )
+
+
+_eigenfunctions = jax.jit(eigenfunctions, static_argnums=(1, 2))  # one program in place of one for each operation
 
 
 def n_weights(curve: Curve) -> int:

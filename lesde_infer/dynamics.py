@@ -17,8 +17,9 @@ its components share one factor √(ν/χ²_ν).
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -26,6 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from data_tools.errors import InputError
 from lesde_infer._jax import jax, jnp
 from lesde_infer.common_growth import CouplingArrays, GrowthCoupling, contrast_growth, size_growth
+from lesde_infer.cores import n_cores
 from lesde_infer.deviations import (
     DeviationRates,
     contrast_axes,
@@ -38,6 +40,7 @@ from lesde_infer.deviations import (
 from lesde_infer.impacts import IMPACTS, Impact
 from lesde_infer.integrators import Classes, Readout, isotropic_means, residual_means, simplex_means
 from lesde_infer.interval_rates import IntervalRates
+from lesde_infer.kept_traces import kept_trace
 from lesde_infer.noise_directions import ClassMeanNoise
 from lesde_infer.noise_memory import NoiseMemory, remember
 from lesde_infer.path_noise import NoiseAxes, noise_axes, stratified_noise, student_factors
@@ -172,27 +175,32 @@ def simulate_records(
     readouts = factor_classifiers(first, lengths, n_classes, classifier) if impact == "R" else None
     records, order = np.unique(kept, return_inverse=True)
     remembered = None if memory is None else memory.coefficients(lengths)
-    run = partial(
-        _run_batch,
-        first=jnp.asarray(first),
-        classes=arrange_classes(groups, given_labels, n_classes, class_frequencies),
-        given=jnp.asarray(given_labels),
-        lengths=jnp.asarray(lengths),
-        memory=None if remembered is None else jnp.asarray(remembered),
-        directions=noise_axes(directions, n_classes, first.shape[1]),
-        movements=None if sample_noise is None else sample_noise.arrays(),
-        coupling=None if common_growth is None or not noise else common_growth.arrays(lengths),
-        readouts=readouts,
-        records=jnp.asarray(records),
-        key=jax.random.key(seed),
-        impact=impact,
-        substeps=jnp.asarray(substeps),
-        noise=noise,
-        stretched=stretched,
-    )
+    program = _batch_program(impact, noise, stretched)
+    shared: dict[str, Any] = {
+        "first": jnp.asarray(first),
+        "classes": arrange_classes(groups, given_labels, n_classes, class_frequencies),
+        "given": jnp.asarray(given_labels),
+        "lengths": jnp.asarray(lengths),
+        "memory": None if remembered is None else jnp.asarray(remembered),
+        "directions": noise_axes(directions, n_classes, first.shape[1]),
+        "movements": None if sample_noise is None else sample_noise.arrays(),
+        "coupling": None if common_growth is None or not noise else common_growth.arrays(lengths),
+        "readouts": readouts,
+        "records": jnp.asarray(records),
+        "key": jax.random.key(seed),
+        "substeps": jnp.asarray(substeps),
+    }
     simulated = np.empty((rates.n_draws, len(records), *first.shape))
-    for draws in _batches(rates.n_draws, len(records), first.shape, n_classes):
-        simulated[draws] = run(jnp.asarray(draws), _batch_rates(rates, draws, seed))
+    batches = _batches(rates.n_draws, len(records), first.shape, n_classes)
+
+    def simulate(draws: Int[np.ndarray, "draw"]) -> None:
+        simulated[draws] = program(jnp.asarray(draws), _batch_rates(rates, draws, seed), **shared)
+
+    # Once, before threads that would each compile it.
+    program.lower(jnp.asarray(batches[0]), _batch_rates(rates, batches[0], seed), **shared).compile()
+    with ThreadPoolExecutor(n_cores()) as pool:
+        for done in [pool.submit(simulate, draws) for draws in batches]:
+            done.result()
     simulated[~np.isfinite(simulated).all(axis=(2, 3))] = np.nan
     return simulated if np.array_equal(records, kept) else simulated[:, order]
 
@@ -219,15 +227,25 @@ def _batch_rates(rates: IntervalRates, draws: Int[np.ndarray, "draw"], seed: int
 
 
 def _batches(n_draws: int, n_records: int, shape: tuple[int, ...], n_classes: int) -> list[Int[np.ndarray, "draw"]]:
-    """Split draws into batches of one size, so that one compilation serves; the last one may repeat draws."""
+    """Split draws into batches of one size, so that one compilation serves; the last one may repeat draws.
+
+    As many at a time as there are cores take no more than `WORKING_BYTES`.
+    """
     n_samples, n_features = shape
     floats = n_samples * (n_features * (n_records + WORKING_COPIES) + n_classes * WORKING_COPIES)
-    n_batches = -(-n_draws // max(1, WORKING_BYTES // (8 * floats)))
+    n_batches = -(-n_draws // max(1, WORKING_BYTES // (8 * floats * n_cores())))
+    n_batches = min(n_draws, -(-n_batches // n_cores()) * n_cores())  # all cores are busy to the end
     size = -(-n_draws // n_batches)
     return [np.minimum(np.arange(start, start + size), n_draws - 1) for start in range(0, n_draws, size)]
 
 
-@partial(jax.jit, static_argnames=("impact", "noise", "stretched"))
+@lru_cache(maxsize=32)
+def _batch_program(impact: Impact, noise: bool, stretched: bool) -> jax.stages.Wrapped:
+    """Return the compiled form of `_run_batch` for these choices."""
+    run_batch = partial(_run_batch, impact=impact, noise=noise, stretched=stretched)
+    return jax.jit(kept_trace(run_batch, "simulated samples", impact, noise, stretched))
+
+
 def _run_batch(
     draws: Int[Array, "draw"],
     rates: _DrawRates,

@@ -256,6 +256,8 @@ def _sample_until_converged(
         diagnostics = result.diagnostics()
         if diagnostics.converged or diagnostics.divergences:  # more draws do not mend what diverges with small steps
             break
+        if times < COMMON:  # all of them run on
+            continue
         found = mixing(runs)
         if times > COMMON and out_of_reach(found, max(LONGER) / times):
             break

@@ -9,7 +9,7 @@ objective is the potential energy plus ½ log det(1 + SΛS) − ½ log det(1 + S
 change of variables holds already. tests/lesde_infer/test_mode.py checks that it does not depend on the coordinates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import scipy.optimize
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 from numpyro.infer.util import unconstrain_fn
 
 from lesde_infer._jax import jax, jit_briefly_used, jnp
+from lesde_infer.kept_traces import kept_trace
 from lesde_infer.variant import (
     Points,
     Position,
@@ -59,7 +59,7 @@ def objective(variant: Variant) -> Callable[[Position, Any, Points], tuple[Array
             volume -= _log_determinant(point.information, factor_of(prior) * prior.scale)
         return whitened_potential(variant, position, data, points) + 0.5 * volume
 
-    return jax.jit(jax.value_and_grad(evaluate))
+    return jax.jit(kept_trace(jax.value_and_grad(evaluate), "objective", variant))
 
 
 def _priors(variant: Variant, points: Points, values: Position, data: Any) -> dict[str, dist.Normal]:
@@ -87,7 +87,7 @@ def _start(variant: Variant) -> Callable[[Any, Points], Position]:
         latent = {n: s["value"] for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
         return at_origin(unconstrain_fn(model, (data, points), {}, latent))
 
-    return jit_briefly_used(start)
+    return jit_briefly_used(kept_trace(start, "start", variant))
 
 
 @lru_cache(maxsize=32)
@@ -110,7 +110,7 @@ def _whiten_at(variant: Variant) -> Callable[[Position, Any, Points], Points]:
             found[site] = WhiteningPoint(scaled, natural)
         return found
 
-    return jit_briefly_used(whiten_at)
+    return jit_briefly_used(kept_trace(whiten_at, "whitening", variant))
 
 
 def descend(
@@ -128,23 +128,23 @@ def descend(
     A site may be ``held`` where it is. The descent ends where an iteration lowers the objective by less than
     ``tolerance``, or by a few of its roundings.
     """
-    flat, unravel = ravel_pytree(start)
-    free = ravel_pytree({name: jnp.full(value.shape, float(name != held)) for name, value in start.items()})[0]
-    evaluate, moves = objective(variant), np.asarray(free)
+    free = {name: np.full(np.shape(value), float(name != held)) for name, value in start.items()}
+    evaluate, moves = objective(variant), _ravel(free)
 
     def function(x: Float[np.ndarray, " position"]) -> tuple[float, Float[np.ndarray, " position"]]:
-        value, gradient = evaluate(unravel(jnp.asarray(x)), data, points)
-        flat_gradient = moves * np.asarray(ravel_pytree(gradient)[0])
+        value, gradient = evaluate(_unravel(x, start), data, points)
+        flat_gradient = moves * _ravel(gradient)
         if not np.isfinite(value) or not np.isfinite(flat_gradient).all():
             return FORBIDDEN, np.zeros_like(flat_gradient)  # the line search steps back
         return float(value), flat_gradient
 
+    flat = _ravel(start)
     options: dict[str, float] = {"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 50}
     if tolerance > 0.0:
-        options["ftol"] = tolerance / max(abs(function(np.asarray(flat))[0]), 1.0)
+        options["ftol"] = tolerance / max(abs(function(flat)[0]), 1.0)
     # The stubs of SciPy know no function that returns value and gradient as one pair of types.
-    result = scipy.optimize.minimize(function, np.asarray(flat), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
-    return unravel(jnp.asarray(result.x))
+    result = scipy.optimize.minimize(function, flat, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    return _unravel(result.x, start)
 
 
 def find_mode(variant: Variant, data: Any) -> tuple[Position, Points]:
@@ -175,16 +175,30 @@ def spread_around(variant: Variant, data: Any, mode: Position, points: Points) -
     (the time scale of a power law, the slope of step sizes) is known to a thousandth, and chains that
     start a fifth away do not find one another again (tests/lesde_infer/test_mode.py).
     """
-    flat, unravel = ravel_pytree(mode)
+    flat = _ravel(mode)
     gradient = objective(variant)
-    hyperparameters = [np.full(np.size(value), not name.endswith("_whitened")) for name, value in sorted(mode.items())]
+    whitened = {name: np.full(np.shape(value), float(name.endswith("_whitened"))) for name, value in mode.items()}
     spread = np.ones(len(flat))
-    for index in np.flatnonzero(np.concatenate(hyperparameters)):
+    for index in np.flatnonzero(_ravel(whitened) == 0.0):
         low, high = (
-            ravel_pytree(gradient(unravel(flat.at[index].add(step)), data, points)[1])[0][index]
+            _ravel(gradient(_unravel(flat + step * (np.arange(len(flat)) == index), mode), data, points)[1])[index]
             for step in (-PROBE, PROBE)
         )
         curvature = float(high - low) / (2.0 * PROBE)
         if np.isfinite(curvature) and curvature > 1.0:
             spread[index] = 1.0 / np.sqrt(curvature)
-    return unravel(jnp.asarray(spread))
+    return _unravel(spread, mode)
+
+
+def _ravel(position: Mapping[str, ArrayLike]) -> Float[np.ndarray, " position"]:
+    """Concatenate the sites of a position, by name; NumPy has no program to compile for each shape."""
+    return np.concatenate([np.ravel(np.asarray(value)) for _, value in sorted(position.items())])
+
+
+def _unravel(flat: Float[np.ndarray, " position"], like: Position) -> Position:
+    """Undo `_ravel`, given a position of the same shapes."""
+    sites, start = {}, 0
+    for name, value in sorted(like.items()):
+        sites[name] = jnp.asarray(flat[start : start + value.size].reshape(value.shape))
+        start += value.size
+    return sites

@@ -38,7 +38,9 @@ def pad_intervals(data: StrataData) -> StrataData:
     """Return the data of a model with intervals behind the last that observe nothing."""
     n_intervals = len(data.lengths)
     padded = _along_time(data, lambda array, axis: _repeat_last(array, axis, padded_length(n_intervals) - n_intervals))
-    return padded._replace(observed=padded.observed.at[:, n_intervals:].set(0.0))
+    observed = np.array(padded.observed)
+    observed[:, n_intervals:] = 0.0
+    return padded._replace(observed=jnp.asarray(observed))
 
 
 def drop_padding(draws: Arrays, n_intervals: int) -> Arrays:
@@ -59,6 +61,6 @@ def _along_time(arrays: Arrays, change: Any) -> Arrays:
 
 
 def _repeat_last(array: Any, axis: int, times: int) -> Any:
-    array = jnp.asarray(array)
-    last = jnp.take(array, jnp.asarray([array.shape[axis] - 1]), axis=axis)
-    return jnp.concatenate([array, jnp.repeat(last, times, axis=axis)], axis=axis)
+    known = np.asarray(array)  # NumPy has no program to compile for each shape
+    last = np.take(known, [-1], axis=axis)
+    return jnp.asarray(np.concatenate([known, np.repeat(last, times, axis=axis)], axis=axis))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.infer.hmc import HMCState, hmc
 
 from lesde_infer._jax import jax, jit_briefly_used, jnp
+from lesde_infer.kept_traces import kept_trace
 from lesde_infer.log_prior import top_level_log_prior
 from lesde_infer.variant import (
     Points,
@@ -106,9 +107,11 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
         return lambda flat: whitened_potential(variant, layout.unravel(flat), data, points)
 
     initialise, step = hmc(potential_fn_gen=potential, algo="NUTS")
+    initialised = False
 
     def start_one(flat: Array, key: Array, spread: Array, data: Any, points: Points) -> HMCState:
-        variance = spread**2
+        nonlocal initialised
+        variance, initialised = spread**2, True
         return initialise(
             flat,
             n_warmup,
@@ -126,13 +129,18 @@ def _kernel(variant: Variant, n_warmup: int, target_acceptance: float, layout: L
     step_chains = jax.vmap(step_one, (0, None, None))
 
     def advance(state: HMCState, data: Any, points: Points) -> tuple[HMCState, HMCState]:
+        if not initialised:  # the start was kept: but NumPyro's step is told how to adapt by the tracing of its start
+            jax.eval_shape(start_one, state.z[0], state.rng_key[0], state.z[0], data, points)
+
         def body(state: HMCState, _: None) -> tuple[HMCState, HMCState]:
             state = step_chains(state, data, points)
             return state, state._replace(z_grad=None, adapt_state=state.adapt_state.step_size, rng_key=None)
 
         return jax.lax.scan(body, state, length=CHUNK)
 
-    return _Kernel(jit_briefly_used(jax.vmap(start_one, (0, 0, None, None, None))), jax.jit(advance))
+    kind = (variant, n_warmup, target_acceptance, layout)
+    start = kept_trace(jax.vmap(start_one, (0, 0, None, None, None)), "start of chains", *kind)
+    return _Kernel(jit_briefly_used(start), jax.jit(kept_trace(advance, "chains", *kind)))
 
 
 @lru_cache(maxsize=32)
@@ -152,7 +160,7 @@ def _of_draws(variant: Variant) -> Callable[..., tuple[Position, Any, Array, Arr
         found = jax.lax.map(lambda position: one(position, data, points), flat, batch_size=DRAWS_AT_ONCE)
         return jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), found)
 
-    return jax.jit(all_draws)
+    return jax.jit(kept_trace(all_draws, "draws", variant))
 
 
 class Chains:

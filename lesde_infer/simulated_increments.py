@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 
 from lesde_infer._jax import jax, jnp
 from lesde_infer.assembly import Submodel
+from lesde_infer.kept_traces import kept_trace
 from lesde_infer.model import Prediction, StrataData, interval_degrees, predict_intervals
 from lesde_infer.noise import TINY
 from lesde_infer.pattern_model import PatternData, PatternParameters, predict_pattern
@@ -148,12 +149,15 @@ def _prior_draw(variant: Variant) -> Callable[[Any, Array], tuple[Position, Any]
         values = {name: s["value"] for name, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
         return values, variant.parameters(values, data)
 
-    return jax.jit(draw)
+    return jax.jit(kept_trace(draw, "prior draw", variant))
 
 
 @lru_cache(maxsize=32)
 def _log_likelihood(variant: Variant) -> Callable[[Position, Any], Array]:
-    return jax.jit(lambda values, data: interval_log_likelihood(variant, values, data))
+    def log_likelihood(values: Position, data: Any) -> Array:
+        return interval_log_likelihood(variant, values, data)
+
+    return jax.jit(kept_trace(log_likelihood, "log likelihood", variant))
 
 
 def _only_draw(values: Position, parameters: Any, log_likelihood: Float[np.ndarray, "stratum time"]) -> SampleRun:
