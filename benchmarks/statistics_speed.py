@@ -3,7 +3,8 @@
 Recordings of ten classes are made of random features (float32, a hidden layer of width p and logits): n samples and as
 many records as make the size asked for. In turns, so that a busy machine slows all alike, and the quickest of each
 kept: the layer is read record by record into new arrays, and chunk by chunk into one buffer, both by h5py; the file is
-read as bytes into one buffer; and `compute_statistics` collapses the layer. The file is in the page cache for all four.
+read as bytes into one buffer; and `compute_statistics` collapses the layer. The file is in the page cache for all four,
+or, with `--cold`, is dropped from it before each, as is one larger than memory: then the disk has to be waited for.
 `share` is the time of the first over that of statistics, `processor_share` the same of processor time. Large recordings
 are collapsed once more from what was kept of them (`lesde_infer.kept_rows`; the cache is the benchmark's own).
 
@@ -11,7 +12,7 @@ With `--memory`, the peak resident memory of a process of its own that collapses
 most of whose chunks are reserved and were never written, so that it takes little disk; they read as zeros.
 
     python benchmarks/statistics_speed.py [--widths 3 84 2048] [--samples 300 5000 50000] [--impacts I R]
-        [--stored plain gzip] [--megabytes 400] [--turns 5] [--memory] [--short] [--json FILE]
+        [--stored plain gzip] [--megabytes 400] [--turns 5] [--cold] [--memory] [--short] [--json FILE]
 
 Prints a table.
 """
@@ -111,11 +112,22 @@ def statistics(impact: Any, *, cache: bool = False) -> Callable[[Path], None]:
     return take
 
 
-def quickest(path: Path, ways: dict[str, Callable[[Path], None]], turns: int) -> dict[str, tuple[float, float]]:
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def quickest(
+    path: Path, ways: dict[str, Callable[[Path], None]], turns: int, *, cold: bool
+) -> dict[str, tuple[float, float]]:
     """Return the seconds of the quickest turn of each way, and the fewest processor seconds."""
     found = dict.fromkeys(ways, (np.inf, np.inf))
     for _ in range(turns):
         for name, way in ways.items():
+            if cold:
+                forget(path)
             start = time.perf_counter(), time.process_time()
             way(path)
             wall, busy = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -123,23 +135,23 @@ def quickest(path: Path, ways: dict[str, Callable[[Path], None]], turns: int) ->
     return found
 
 
-def measure(folder: Path, n: int, p: int, stored: list[str], impacts: list[str], megabytes: int, turns: int) -> Any:
+def measure(folder: Path, n: int, p: int, given: argparse.Namespace) -> Any:
     """Return the figures of one size of record."""
-    n_records = int(np.clip(megabytes * 10**6 // (4 * n * p), FEWEST, MOST))
+    n_records = int(np.clip(given.megabytes * 10**6 // (4 * n * p), FEWEST, MOST))
     path = folder / "plain.h5"
     make(path, n, p, n_records)
     found = []
-    for way in stored:
+    for way in given.stored:
         if way == "gzip":
             compress(path, folder / "gzip.h5")
         time.sleep(2 * SETTLED)  # a file that changed a moment ago is not trusted to stay the same
         plain = {"by_record": by_record, "by_chunk": by_chunk, "bytes": bytes_only}
-        ways = plain | {own: statistics(own) for own in impacts}
+        ways = plain | {own: statistics(own) for own in given.impacts}
         if 4 * n * p * n_records >= WORTHWHILE:
-            ways |= {f"{own} kept": statistics(own, cache=True) for own in impacts}
-        seconds = quickest(folder / f"{way}.h5", ways, turns)
+            ways |= {f"{own} kept": statistics(own, cache=True) for own in given.impacts}
+        seconds = quickest(folder / f"{way}.h5", ways, given.turns, cold=given.cold)
         size = 4 * n * p * n_records / 1e6
-        for own in impacts:
+        for own in given.impacts:
             of_plain = {f"{name}_seconds": seconds[name][0] for name in plain}
             kept = seconds.get(f"{own} kept")
             figures = {"n": n, "p": p, "records": n_records, "stored": way, "megabytes": size, "impact": own}
@@ -215,6 +227,7 @@ def main() -> None:
     parser.add_argument("--stored", nargs="+", default=["plain", "gzip"])
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--cold", action="store_true", help="drop the file from the page cache before each way")
     parser.add_argument("--memory", action="store_true", help="look at memory as well")
     parser.add_argument("--short", action="store_true", help="small files of two widths only, uncompressed")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
@@ -225,14 +238,13 @@ def main() -> None:
         return
     if given.short:
         given.widths, given.samples, given.stored, given.megabytes, given.turns = [3, 84], [5_000], ["plain"], 40, 3
-    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg(), "runs": []}
+    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg()}
+    result |= {"cold": given.cold, "runs": []}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         for p in given.widths:
             for n in given.samples:
-                result["runs"] += measure(
-                    Path(folder), n, p, given.stored, given.impacts, given.megabytes, given.turns
-                )  # fmt: skip
+                result["runs"] += measure(Path(folder), n, p, given)
         if given.memory:
             path = Path(folder) / "big.h5"
             make_big(path)

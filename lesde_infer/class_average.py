@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from lesde_infer.sample_blocks import DoubleBlock, blocks, dot, inner_product, over_parts
+from lesde_infer.sample_blocks import blocks, dot, inner_product, over_parts, own_block
 
 KEPT = 2e-5
 """Share of a sum of squares that is left when that of means is taken out, above which ten digits of it are left too."""
@@ -42,7 +42,7 @@ class ClassAverage:
         width = features.shape[1]
 
         def add(part: slice) -> tuple[np.ndarray, float]:
-            means, square, buffer = np.zeros((len(self.sizes), width)), 0.0, DoubleBlock()
+            means, square, buffer = np.zeros((len(self.sizes), width)), 0.0, own_block("values")
             with np.errstate(invalid="ignore", over="ignore"):  # samples may be missing
                 for block in blocks(part, width):
                     values = buffer.of(features[block])
@@ -65,7 +65,7 @@ class ClassAverage:
         """Return the sum of the squares of deviations, one by one."""
 
         def add(part: slice) -> float:
-            square, buffer = 0.0, DoubleBlock()
+            square, buffer = 0.0, own_block("values")
             for block in blocks(part, features.shape[1]):
                 deviations = buffer.less(means[self.groups[block]], features[block])
                 square += dot(deviations, deviations)

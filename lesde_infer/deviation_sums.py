@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from lesde_infer.class_average import KEPT, ClassAverage
 from lesde_infer.deviations import axes_beyond_rounding
-from lesde_infer.sample_blocks import DoubleBlock, blocks, dot, over_parts, times
+from lesde_infer.sample_blocks import blocks, dot, over_parts, own_block, times
 from lesde_infer.within_statistics import TINY, DeviationProducts, PartProducts
 
 FEW = 8  # axes beyond twice those that are needed, up to which Q spans all of the feature space
@@ -132,29 +132,30 @@ class DeviationSums:
         centres, change_centres = self.after.means @ turned, mean_change @ turned
         both = slice(None, n_along), slice(n_along, None)
 
+        pushed = self.push
+        pushes = [None if pushed is None else pushed.weight @ turned[:, own] for own in both]
+
         def add(part: slice) -> tuple[list[_Sums], float, float]:
-            shape = part.stop - part.start, len(basis)
-            after, change, values_block, moved_block = np.empty(shape), np.empty(shape), DoubleBlock(), DoubleBlock()
+            memory = {name: own_block(name) for name in ("values", "change", "along_values", "along_change", "centres")}
+            found: list[list[_Sums]] = [[], []]
             product = change_square = 0.0
             for block in blocks(part, width):
-                values = values_block.of(self.after.features[block])
-                moved = moved_block.less(values, self.before.features[block])
+                values = memory["values"].of(self.after.features[block])
+                moved = memory["change"].less(values, self.before.features[block])
                 product += dot(values, moved)
                 change_square += dot(moved, moved)
-                rows = slice(block.start - part.start, block.stop - part.start)
-                times(values, turned, after[rows])
-                times(moved, turned, change[rows])
-            groups = self.average.groups[part]
-            change -= np.take(change_centres, groups, axis=0)
-            after -= np.take(centres, groups, axis=0)
-            found = []
-            for own in both:
-                push = None
-                if self.push is not None:
-                    push = times(self.push.residuals[:, part].T, self.push.weight @ turned[:, own])
-                of_axes = np.ascontiguousarray(change[:, own])
-                found.append(_Sums.of(after[:, own] - of_axes, of_axes, push))
-            return found, product, change_square
+                shape, groups = (len(values), len(basis)), self.average.groups[block]
+                after = times(values, turned, memory["along_values"].empty(shape))
+                change = times(moved, turned, memory["along_change"].empty(shape))
+                own_centres = memory["centres"].empty(shape)
+                change -= np.take(change_centres, groups, axis=0, out=own_centres, mode="clip")
+                after -= np.take(centres, groups, axis=0, out=own_centres, mode="clip")
+                after -= change  # δ, where it was δ'
+                for own, weight, sums in zip(both, pushes, found, strict=True):
+                    push = None if pushed is None or weight is None else times(pushed.residuals[:, block].T, weight)
+                    of_axes = np.ascontiguousarray(after[:, own]), np.ascontiguousarray(change[:, own])
+                    sums.append(_Sums.of(*of_axes, push))
+            return [_Sums.total(own) for own in found], product, change_square
 
         parts = over_parts(self.after.features.shape, add)
         along, rest = (_Sums.total(own) for own in zip(*(part[0] for part in parts), strict=True))

@@ -41,7 +41,7 @@ from lesde_infer.reduced_intervals import Shape, pack, unpack
 from lesde_infer.row_file import RowFile, RowWriter
 from lesde_infer.snapshots import SnapshotReader
 
-VERSION = 1  # of what rows hold and how it is computed: to be raised with any change of either
+VERSION = 2  # of what rows hold and how it is computed: to be raised with any change of either
 WORTHWHILE = 64 * 2**20
 MOST_BYTES = 2**30  # of all files together
 SWITCH = "LESDE_NO_CACHE"

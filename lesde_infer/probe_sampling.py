@@ -21,7 +21,7 @@ tests/lesde_infer/test_probe_sampling.py compares it with the scatter over rando
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lesde_infer.sample_blocks import DoubleBlock, blocks, over_parts, times
+from lesde_infer.sample_blocks import blocks, over_parts, own_block, times
 
 END_SHARE = 0.1  # of the record: γ at the end is its average over the last tenth
 
@@ -76,7 +76,7 @@ def moved_along(
     turned = np.ascontiguousarray(impact.T)
 
     def add(part: slice) -> np.ndarray:
-        found, values, change = np.empty(part.stop - part.start), DoubleBlock(), DoubleBlock()
+        found, values, change = np.empty(part.stop - part.start), own_block("values"), own_block("change")
         for block in blocks(part, impact.shape[1]):
             along = times(change.less(values.of(after[block]), before[block]), turned)
             found[block.start - part.start : block.stop - part.start] = along[np.arange(len(along)), groups[block]]

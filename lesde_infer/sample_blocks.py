@@ -3,7 +3,8 @@
 A record is read as stored, and only a block of it at a time is turned into double precision: blocks stay in the
 processor's cache, where the record as a whole would go to memory and back once for each operation. Blocks belong to
 parts, which threads share; parts have a size of their own, so that sums, taken in the order of parts, do not depend on
-how many cores there are.
+how many cores there are. Memory of blocks is each thread's own, and used again: to ask the system for pages of zeros
+for each part took as long as all sums together.
 
 Blocks are also small enough for NumPy's BLAS to do a product in the thread that asks for it: see
 `lesde_infer.blas_threads`.
@@ -11,6 +12,7 @@ Blocks are also small enough for NumPy's BLAS to do a product in the thread that
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -23,7 +25,7 @@ from lesde_infer.cores import n_cores
 
 Found = TypeVar("Found")
 
-BLOCK = 2**16  # numbers of a block: 512 kB in double precision
+BLOCK = 2**18  # numbers of a block: 2 MB in double precision; threads that ask for Python's lock more often wait for it
 PART = 2**19  # numbers of a part
 SINGLE_THREADED = 2**18  # multiplications of a matrix product that OpenBLAS does not spread over threads
 FEWEST_ROWS = 64  # of a product that sums over rows: fewer take longer to add up than to multiply
@@ -93,6 +95,21 @@ class DoubleBlock:
         return self._buffer[:size].reshape(shape)
 
 
+class _Memory(threading.local):
+    """Memory of a thread, by what it is for."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, DoubleBlock] = {}
+
+
+_memory = _Memory()
+
+
+def own_block(purpose: str) -> DoubleBlock:
+    """Return the memory that this thread has for a purpose: valid until it asks again, and never given back."""
+    return _memory.blocks.setdefault(purpose, DoubleBlock())
+
+
 def dot(first: Float[np.ndarray, "*shape"], second: Float[np.ndarray, "*shape"]) -> float:
     """Return the sum of the products of all entries."""
     one, other = first.reshape(-1), second.reshape(-1)
@@ -132,6 +149,6 @@ def inner_product(
     n_stacks = len(values) // rows
     whole = n_stacks * rows
     stacked = weights[:, :whole].reshape(n_weights, n_stacks, rows).transpose(1, 0, 2)
-    found: Float[np.ndarray, "weight column"]
-    found = (stacked @ values[:whole].reshape(n_stacks, rows, columns)).sum(axis=0)
-    return found + weights[:, whole:] @ values[whole:]
+    products = own_block("stacks").empty((n_stacks, n_weights, columns))
+    np.matmul(stacked, values[:whole].reshape(n_stacks, rows, columns), out=products)
+    return products.sum(axis=0) + weights[:, whole:] @ values[whole:]
