@@ -27,7 +27,7 @@ from study_page import page
 from study_runs import ARCHITECTURES, DATASETS, Run, control, record_run
 
 HERE = Path(__file__).parent
-DRAWS = (300, 900)  # of each chain, at first (`lesde_infer.fit` takes up to ten times as many), and if that will not do
+DRAWS = (300, 900)  # of each chain, at first (`lesde_infer.fit` takes up to 25 times as many), and if that will not do
 FITTED_AGAIN = ("linear", "mlp", "residual")  # with fresh seeds: their fits take a fraction of those of others
 
 

@@ -27,7 +27,7 @@ from lesde_infer.simulated_increments import SimulatedRun, simulation_key
 from lesde_infer.submodel_sampler import SubmodelSampler
 
 MINIMAL_ESS_OF_CHAIN = MINIMAL_ESS / USERS_CHAINS
-LONGER = (2, 4, 10)  # times as many draws where a limit is missed; most that miss it again are lost
+LONGER = (2, 4, 10, 25)  # times as many draws where a limit is missed; most that miss it again are lost
 DRAWS_OF_LIMIT = 3000  # of all chains, for which users' limit of r̂ leaves chance room enough
 
 
@@ -92,11 +92,15 @@ def fit_simulation(
             raise StoppedError
 
     truth = _quantities(template, run, run.truth)
-    behind = [True] * len(samplers)
-    for times in (1, *LONGER):
-        for sampler, wanted in zip(samplers, wanted_draws(n_draws, times, behind), strict=True):
+    behind, done = [True] * len(samplers), None
+    for times in (1, *LONGER, *LONGER[-1:]):  # as `lesde_infer.inference` goes on
+        wanted = wanted_draws(n_draws, times, behind)
+        if wanted == done:
+            break
+        for sampler, own_draws in zip(samplers, wanted, strict=True):
             report(0)
-            sampler.run_until(wanted, report)
+            sampler.run_until(own_draws, report)
+        done = wanted
         divergences = sum(sampler.divergences for sampler in samplers)
         runs = equally_many(samplers)
         draws = _quantities(template, run, runs)

@@ -39,7 +39,7 @@ from lesde_infer.statistics import Statistics, compute_statistics
 from lesde_infer.time_axis import TimeChoice
 
 DRAWS, CHAINS = 300, 4
-LONGER = (2, 4, 10)  # times as many draws where a limit is missed, and again: see `lesde_infer.longer_chains`
+LONGER = (2, 4, 10, 25)  # times as many draws where a limit is missed, and again: see `lesde_infer.longer_chains`
 SEPARATION_DRAWS = 200
 MOST_MATRIX_CLASSES = 20
 DIVERGED = 1e6  # times the usual size of features, to the end of the record
@@ -117,7 +117,7 @@ def fit(
         Seed of the sampler; equal seeds give equal draws on one machine.
     n_chains, n_draws : int
         Chains, and draws of each after warm-up; 4 chains of 300, enough for most runs. Where a limit is missed chains
-        run on, to 2, 4 and 10 times as many.
+        run on, to 2, 4, 10 and 25 times as many.
     allow_unconverged : bool
         Return a fit that misses its limits, instead of refusing it. Its diagnostics say so.
     cache : bool
@@ -133,8 +133,8 @@ def fit(
     InputError
         If the recording does not support what is asked.
     ConvergenceError
-        If the posterior misses its limits even with ten times the draws (`lesde_infer.diagnostics`), or with four times
-        as many is so far from them that ten will not do.
+        If the posterior misses its limits even with 25 times the draws (`lesde_infer.diagnostics`), or with four or ten
+        times as many is so far from them that 25 will not do.
     """
     _check_choices(
         impact=(impact, Impact),
@@ -248,9 +248,13 @@ def _sample_until_converged(
     submodels = of_parts(everything, settings.parts)
     mixed = has_mixed_intervals(statistics)
     sampler = ConcurrentSampler(submodels, seed=settings.seed, n_chains=n_chains)
-    behind = [True] * len(submodels)
-    for times in (1, *LONGER):
-        sampler.run_until(wanted_draws(n_draws, times, behind), progress)
+    behind, done = [True] * len(submodels), None
+    for times in (1, *LONGER, *LONGER[-1:]):  # at last those too that did not lag, where a limit is still missed
+        wanted = wanted_draws(n_draws, times, behind)
+        if wanted == done:
+            break
+        sampler.run_until(wanted, progress)
+        done = wanted
         runs = sampler.draws()
         result = _result(statistics, settings, submodels, runs, mixed=mixed)
         diagnostics = result.diagnostics()

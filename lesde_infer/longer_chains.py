@@ -3,8 +3,13 @@
 Submodels are independent given the data, and some mix a hundred times better than others: the pull of LeNet on shapes
 had 132 effective draws of 2,400 where γ had 2,300. So where a limit is missed all submodels get `COMMON` times the
 draws, which settles r̂ of those that missed it by chance alone, and from there on only those that lag behind run for
-longer. What is reported are equally many draws of each, those of long chains thinned: draws of independent parts may be
-joined in any order, and thinning leaves a chain's distribution what it is. Limits are then held by what is reported.
+longer, with those that are near it: of what is derived from a submodel, at other intervals than are looked at here, r̂
+may be a little larger. (The noise of samples had r̂ of 1.011 at one interval and 1.009 at those looked at, while another
+submodel ran on alone until there were no more draws to be had.) At last all run on where none lags and a limit is
+missed all the same. What is reported are equally many draws of each, those of long chains thinned: draws of independent
+parts may be joined in any order, and thinning leaves a chain's distribution what it is. Limits are then held by what is
+reported. (The contrasts of a convolutional network on shapes visit curves of short length scale seldom, and stay: three
+seeds in six had 300 to 380 effective draws after ten times as many, and 500 to 620 after 25 times.)
 
 Effective sample sizes grow with the draws. Where a submodel's is so small that even the longest chains would leave it
 below `HOPELESS` of what is asked for, they are not run: of 108 simulations of L/gp five had chains that disagreed
@@ -24,6 +29,7 @@ from lesde_infer.diagnostics import CURVE_POINTS, MAXIMAL_R_HAT, MINIMAL_ESS, wo
 from lesde_infer.sampling import SampleRun, evenly_spread
 
 COMMON = 2  # times the draws that are first asked for, which all submodels may get
+NEAR = 0.8  # of r̂ − 1, and of what effective sample sizes are above a limit
 HOPELESS = 0.25  # of an effective sample size, which is itself an estimate
 
 
@@ -47,9 +53,9 @@ def mixing(runs: Sequence[SampleRun]) -> list[Mixing]:
 def lagging(
     found: Sequence[Mixing], maximal_r_hat: float = MAXIMAL_R_HAT, minimal_ess: float = MINIMAL_ESS
 ) -> list[bool]:
-    """Tell of each submodel whether it has to run for longer: those that miss a limit, or all where none does.
+    """Tell of each submodel whether it has to run for longer: those that miss a limit or are near it, or all.
 
-    (Where each meets its limits but what is derived from several does not, more draws of all will help.)
+    (Where each is well within its limits but what is derived from several is not, more draws of all will help.)
 
     Parameters
     ----------
@@ -59,7 +65,8 @@ def lagging(
         Limits.
     """
     # Comparisons are written so that NaN, which stuck chains give, fails them.
-    behind = [not (own.r_hat <= maximal_r_hat and own.ess >= minimal_ess) for own in found]
+    largest, least = 1.0 + NEAR * (maximal_r_hat - 1.0), minimal_ess / NEAR
+    behind = [not (own.r_hat <= largest and own.ess >= least) for own in found]
     return behind if any(behind) else [True] * len(found)
 
 
