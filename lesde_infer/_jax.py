@@ -6,12 +6,14 @@ orders of magnitude.
 
 Compiling a fit takes longer than running it, so compiled programs are kept in the user's cache folder
 (``$XDG_CACHE_HOME/lesde``, by default ``~/.cache/lesde``), where JAX finds them by content. A folder set for
-JAX by the user stays in force; where the folder cannot be written, programs are compiled anew.
+JAX by the user stays in force; where the folder cannot be written a warning says so, and programs are compiled anew.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
@@ -21,6 +23,7 @@ import jax.numpy as jnp
 from lesde_infer.cache_folder import cache_folder
 from lesde_infer.program_cache import write_whole_programs
 
+_logger = logging.getLogger(__name__)
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # here and below: JAX leaves it untyped
 # Programs run in the thread that calls them. Fits have threads of their own, one a core; programs that wait in the pool
 # for parts of their own to be done there may fill it and wait for ever (github.com/jax-ml/jax/issues/25861).
@@ -30,15 +33,23 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-unt
 def _keep_compiled_programs() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    folder = cache_folder("jax")
+    folder, reason = cache_folder("jax"), "not writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except OSError as error:
+        reason = str(error.strerror)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        if parent_process() is None:  # who started others has said so
+            _logger.warning(
+                "%s: compiled programs are not kept there (%s), so that every command compiles for a minute; "
+                "set XDG_CACHE_HOME to a folder that can be written",
+                folder,
+                reason,
+            )
         return
-    if os.access(folder, os.W_OK):
-        write_whole_programs(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
+    write_whole_programs(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
 
 _keep_compiled_programs()

@@ -52,6 +52,15 @@ def test_programs_are_kept_for_the_next_process(compile_in, tmp_path):
     assert (hits >= 2, said) == (True, [])
 
 
+def test_a_folder_that_cannot_be_written_is_named_once(compile_in, tmp_path):
+    (tmp_path / "lesde").write_text("a file is in the way")
+    hits, said = compile_in()
+    assert hits == 0
+    assert len(said) == 1
+    assert "compiled programs are not kept there (" in said[0]
+    assert "set XDG_CACHE_HOME" in said[0]
+
+
 def test_a_full_disk_is_named_once_and_leaves_nothing_behind(compile_in, tmp_path):
     assert compile_in()[1] == []
     largest = max(path.stat().st_size for path in kept(tmp_path))
