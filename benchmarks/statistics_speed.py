@@ -238,8 +238,8 @@ def main() -> None:
         return
     if given.short:
         given.widths, given.samples, given.stored, given.megabytes, given.turns = [3, 84], [5_000], ["plain"], 40, 3
-    result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg()}
-    result |= {"cold": given.cold, "runs": []}
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()
+    result: dict[str, Any] = {"cores": cores, "load_average": load, "cold": given.cold, "runs": []}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         for p in given.widths:

@@ -19,6 +19,7 @@ from lesde_infer.calibration_template import Template
 from lesde_infer.concurrent_sampling import equally_many
 from lesde_infer.diagnostics import MAXIMAL_R_HAT, MINIMAL_ESS, worst
 from lesde_infer.inference import CHAINS as USERS_CHAINS
+from lesde_infer.inference import LONGER
 from lesde_infer.longer_chains import COMMON, lagging, mixing, out_of_reach, wanted_draws
 from lesde_infer.posterior import build_posterior
 from lesde_infer.rank_statistics import RANKED_DRAWS
@@ -27,7 +28,6 @@ from lesde_infer.simulated_increments import SimulatedRun, simulation_key
 from lesde_infer.submodel_sampler import SubmodelSampler
 
 MINIMAL_ESS_OF_CHAIN = MINIMAL_ESS / USERS_CHAINS
-LONGER = (2, 4, 10, 25)  # times as many draws where a limit is missed; most that miss it again are lost
 DRAWS_OF_LIMIT = 3000  # of all chains, for which users' limit of r̂ leaves chance room enough
 
 
@@ -111,6 +111,8 @@ def fit_simulation(
         converged = r_hat <= limit and ess >= MINIMAL_ESS_OF_CHAIN * n_chains and divergences == 0
         if converged or divergences:  # more draws do not mend what diverged with the smallest steps
             break
+        if times < COMMON:  # all of them run on
+            continue
         found = mixing(runs)
         if times > COMMON and out_of_reach(found, max(LONGER) / times, MINIMAL_ESS_OF_CHAIN * n_chains):
             break

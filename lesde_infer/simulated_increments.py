@@ -17,7 +17,7 @@ tests/lesde_infer/test_simulated_increments.py compares with whole vectors that 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -154,10 +154,7 @@ def _prior_draw(variant: Variant) -> Callable[[Any, Array], tuple[Position, Any]
 
 @lru_cache(maxsize=32)
 def _log_likelihood(variant: Variant) -> Callable[[Position, Any], Array]:
-    def log_likelihood(values: Position, data: Any) -> Array:
-        return interval_log_likelihood(variant, values, data)
-
-    return jax.jit(kept_trace(log_likelihood, "log likelihood", variant))
+    return jax.jit(kept_trace(partial(interval_log_likelihood, variant), "log likelihood", variant))
 
 
 def _only_draw(values: Position, parameters: Any, log_likelihood: Float[np.ndarray, "stratum time"]) -> SampleRun:

@@ -136,8 +136,8 @@ def _pointed(known: list[tuple[float, Position]], distance: float) -> Position:
     """Return where the last two modes point."""
     (before, first), (last, second) = known
     share = (distance - last) / (last - before)
-    moved = {name: np.asarray(value) + share * np.asarray(value - first[name]) for name, value in second.items()}
-    return {name: jnp.asarray(value) for name, value in moved.items()}
+    ends = {name: (np.asarray(first[name]), np.asarray(value)) for name, value in second.items()}
+    return {name: jnp.asarray(stop + share * (stop - start)) for name, (start, stop) in ends.items()}
 
 
 def _regressed(
